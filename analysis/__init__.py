@@ -1,0 +1,1 @@
+"""From recorded runs to tables, figures and one report. Reads files only; nothing here imports the network side."""

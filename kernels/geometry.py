@@ -1,0 +1,118 @@
+"""The shape arithmetic of one fused layer: what a kernel is specialised on, and what comes out.
+
+Everything has three spatial dimensions (depth, height, width) inside; a 2-D layer has depth 1 with a 1-wide
+filter, a 1-D layer height 1 as well. `arguments.py` builds these from what a caller wrote and refuses what is wrong.
+"""
+
+from dataclasses import dataclass, fields
+
+Triple = tuple[int, int, int]
+
+MAX_BYTE_WINDOW = 254
+"""Largest window whose winner fits a byte beside the reserved "ReLU was off" code."""
+
+
+@dataclass(frozen=True, eq=True)
+class Geometry:
+    """The static description of a layer, passed whole to the kernels as one constexpr.
+
+    `channels` and `filters` are per group (C/groups and K/groups). `activation` is relu, silu, gelu or none; `pool`
+    is max, avg or none. Convolution padding is the low side's: the high side only shows in the output size.
+    """
+
+    rank: int
+    groups: int
+    channels: int
+    filters: int
+    kernel_d: int
+    kernel_h: int
+    kernel_w: int
+    stride_d: int
+    stride_h: int
+    stride_w: int
+    padding_d: int
+    padding_h: int
+    padding_w: int
+    dilation_d: int
+    dilation_h: int
+    dilation_w: int
+    activation: str
+    pool: str
+    window_d: int
+    window_h: int
+    window_w: int
+    pool_stride_d: int
+    pool_stride_h: int
+    pool_stride_w: int
+    pool_padding_d: int
+    pool_padding_h: int
+    pool_padding_w: int
+    pool_dilation_d: int
+    pool_dilation_h: int
+    pool_dilation_w: int
+    count_include_pad: bool
+
+    @property
+    def taps(self) -> int:
+        """Filter elements per channel."""
+        return self.kernel_d * self.kernel_h * self.kernel_w
+
+    @property
+    def window(self) -> int:
+        """Convolution outputs per pooling window (1 without a pool)."""
+        return self.window_d * self.window_h * self.window_w
+
+    @property
+    def code_off(self) -> int:
+        """The code that says "ReLU was off": no gradient flows to any element of the window."""
+        return 255 if self.window <= MAX_BYTE_WINDOW else -1
+
+    @property
+    def saves_code(self) -> bool:
+        """Whether backward needs one small integer per output: which element won, or that ReLU was off."""
+        return self.pool == "max" or (self.pool == "none" and self.activation == "relu")
+
+    @property
+    def saves_bits(self) -> bool:
+        """Whether backward needs one bit per convolution output: ReLU under an average."""
+        return self.pool == "avg" and self.activation == "relu"
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the activation's derivative needs the pre-activation value (SiLU, GELU)."""
+        return self.activation in ("silu", "gelu")
+
+    @property
+    def saves_winner(self) -> bool:
+        """Whether backward needs the pre-activation of each output's winner."""
+        return self.smooth and self.pool != "avg"
+
+    def __repr__(self) -> str:
+        # Short and free of quotes: Triton puts it into cache keys.
+        return "Geometry_" + "_".join(str(getattr(self, f.name)) for f in fields(self))
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The sizes that change from call to call: batch, input, convolution output and pooled output, (D, H, W) each."""
+
+    batch: int
+    input: Triple
+    conv: Triple
+    output: Triple
+
+
+def conv_output_size(size: int, kernel: int, stride: int, padding_low: int, padding_high: int, dilation: int) -> int:
+    """Convolution output length of one dimension; below 1 when the filter does not fit."""
+    return (size + padding_low + padding_high - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def pool_output_size(size: int, window: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    """Pooled length of one dimension. In ceil mode a last window that would start in the padding is dropped."""
+    span = size + 2 * padding - dilation * (window - 1) - 1
+    if not ceil_mode:
+        return span // stride + 1
+    count = -(-span // stride) + 1
+    if (count - 1) * stride >= size + padding:
+        count -= 1
+    return count

@@ -1,0 +1,47 @@
+"""Where kernels run: compiled on a GPU, or in Triton's interpreter when there is none.
+
+Import this module before triton. Whether a kernel is compiled or interpreted is settled the moment
+`triton.jit` decorates it, so the choice has to stand before any kernel module is read.
+"""
+
+import os
+import sys
+
+import torch
+
+
+def _settle_interpreting() -> bool:
+    """Set `TRITON_INTERPRET=1` when no GPU is found and the variable is unset; return whether kernels are interpreted.
+
+    Raises RuntimeError when triton was imported earlier with interpreting off and no GPU can run its kernels.
+    """
+    if "TRITON_INTERPRET" not in os.environ and not torch.cuda.is_available():
+        standard = sys.modules.get("triton.language.standard")
+        if standard is not None and type(standard.cdiv).__name__ == "JITFunction":
+            raise RuntimeError(
+                "triton was imported before kernels, with interpreting off, and no GPU was found: "
+                "import kernels first, or set TRITON_INTERPRET=1 in the environment"
+            )
+        os.environ["TRITON_INTERPRET"] = "1"
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
+
+
+INTERPRETED = _settle_interpreting()
+"""True when Triton kernels run in the interpreter: right, slow, and never a measurement of speed."""
+
+
+def kernel_mode(backend: str) -> str:
+    """`"interpreted"` when `backend` runs interpreted Triton kernels here, else `"compiled"`."""
+    return "interpreted" if backend == "triton" and INTERPRETED else "compiled"
+
+
+def conv_library(backend: str) -> str:
+    """What runs the convolutions of `backend` on this machine: `triton`, `cudnn 9.x` or `onednn`."""
+    if backend == "triton":
+        return "triton"
+    if torch.cuda.is_available():
+        version = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+        if version is None:
+            return "native"
+        return f"cudnn {version // 10000}.{version // 100 % 100}.{version % 100}"
+    return "onednn" if torch.backends.mkldnn.is_available() else "native"
