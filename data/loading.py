@@ -1,0 +1,67 @@
+"""One function from a data set's name to its tensors."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from data.dataset import DataError, ImageData
+from data.digits import load_digits
+from data.hub import download
+from data.parquet_folder import find_parquet_folder, load_parquet_folder
+from data.picture_folders import load_picture_folders
+
+DATASET_NAMES = ("digits", "cifar10")
+HUB_IDS = {"cifar10": "uoft-cs/cifar10"}
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+EXPECTED = f"expected {', '.join(DATASET_NAMES)}, a folder, or a hub id owner/name"
+LAYOUTS = "train-*.parquet and test-*.parquet, or train/<class>/ and test/<class>/ with pictures"
+
+
+def load_data(name: str, *, data_dir: str | Path | None = None, device: torch.device | str = "cpu") -> ImageData:
+    """Load a data set whole onto `device`, as uint8.
+
+    `name` is `digits`, `cifar10`, a folder (Hugging Face Parquet layout, or class folders of pictures) or a hub id
+    `owner/name`. `data_dir` is the folder that holds `cifar10` or the hub id's files; without it they are fetched
+    from the hub.
+
+    Raises:
+        DataError: one line that says where, what was found and what was expected.
+    """
+    if name == "digits":
+        _refuse_data_dir(name, data_dir)
+        return load_digits(device)
+    if name in HUB_IDS:
+        return _load_folder(Path(data_dir) if data_dir is not None else download(HUB_IDS[name]), name, device)
+    if Path(name).expanduser().exists():
+        _refuse_data_dir(name, data_dir)
+        return _load_folder(Path(name), Path(name).resolve().name, device)
+    if HUB_ID.fullmatch(name):
+        try:
+            return _load_folder(Path(data_dir) if data_dir is not None else download(name), name, device)
+        except DataError as error:
+            if data_dir is None:
+                raise DataError(f"{error} (there is no folder {name} here, so it was taken as a hub id)") from error
+            raise
+    if "/" in name:
+        raise DataError(f"{name}: no such folder; {EXPECTED}")
+    raise DataError(f"unknown data {name!r}; {EXPECTED}")
+
+
+def _load_folder(folder: Path, name: str, device: torch.device | str) -> ImageData:
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {found}; expected a folder with {LAYOUTS}")
+    parquet = find_parquet_folder(folder)
+    if parquet is not None:
+        return load_parquet_folder(parquet, name=name, device=device)
+    if (folder / "train").is_dir():
+        return load_picture_folders(folder, name=name, device=device)
+    state = "has no data set in it" if any(folder.iterdir()) else "is empty"
+    raise DataError(f"{folder}: folder {state}; expected {LAYOUTS}")
+
+
+def _refuse_data_dir(name: str, data_dir: str | Path | None) -> None:
+    if data_dir is not None:
+        raise DataError(f"data_dir={data_dir}: data {name!r} does not use it; it is for cifar10 and hub ids")
