@@ -1,0 +1,107 @@
+"""The command line of one run: W&B's macros filled in, as a list that no shell ever sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sweeping.errors import SweepError
+from sweeping.parameters import Value
+
+DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
+ARGS_FILE = "args.json"
+
+_ARGS_MACROS = (
+    "args",
+    "args_no_equals",
+    "args_no_hyphens",
+    "args_no_boolean_flags",
+    "args_json",
+    "args_json_file",
+    "args_append_hydra",
+    "args_override_hydra",
+)
+_MACROS = ("env", "interpreter", "program", *_ARGS_MACROS)
+_MACRO = re.compile(r"\$\{([^}]*)\}")
+
+
+def check_command(command: Sequence[str]) -> None:
+    """Refuse a command with macros that W&B does not know or that would not be filled in.
+
+    Raises:
+        SweepError: one line starting with the key.
+    """
+    uses_args = False
+    for index, word in enumerate(command):
+        for match in _MACRO.finditer(word):
+            name = match.group(1)
+            if name.startswith("envvar:"):
+                if name.removeprefix("envvar:") not in os.environ:
+                    raise SweepError(f"command[{index}]: {word}: the environment variable is not set")
+                continue
+            if name not in _MACROS:
+                known = ", ".join(f"${{{macro}}}" for macro in (*_MACROS, "envvar:NAME"))
+                raise SweepError(f"command[{index}]: unknown macro ${{{name}}}; expected one of {known}")
+            if match.group(0) != word:
+                raise SweepError(f"command[{index}]: {word!r}: ${{{name}}} has to be an entry of its own")
+            uses_args = uses_args or name in _ARGS_MACROS
+    if not uses_args:
+        raise SweepError("command: has no ${args} (or another ${args_…}), so no parameter would reach the program")
+
+
+def build_argv(command: Sequence[str], *, program: str, params: Mapping[str, Value], run_dir: Path) -> list[str]:
+    """The words that start one run, `params` written as W&B's agent writes them.
+
+    ``${args_json_file}`` names a file in `run_dir`, which `write_args_file` writes.
+    """
+    argv: list[str] = []
+    for word in command:
+        match = _MACRO.fullmatch(word)
+        if match and not match.group(1).startswith("envvar:"):
+            argv += _expand(match.group(1), program, params, run_dir)
+        else:
+            argv.append(_MACRO.sub(lambda found: os.environ[found.group(1).removeprefix("envvar:")], word))
+    return argv
+
+
+def write_args_file(command: Sequence[str], params: Mapping[str, Value], run_dir: Path) -> None:
+    """Write the file that ``${args_json_file}`` names, where `command` uses it."""
+    if "${args_json_file}" in command:
+        (run_dir / ARGS_FILE).write_text(json.dumps(dict(params)) + "\n", encoding="utf-8")
+
+
+def _expand(macro: str, program: str, params: Mapping[str, Value], run_dir: Path) -> list[str]:
+    pairs = [f"{name}={value}" for name, value in params.items()]
+    match macro:
+        case "env":
+            return ["/usr/bin/env"]
+        case "interpreter":
+            return [sys.executable]
+        case "program":
+            return [program]
+        case "args":
+            return [f"--{pair}" for pair in pairs]
+        case "args_no_equals":
+            return [word for name, value in params.items() for word in (f"--{name}", str(value))]
+        case "args_no_hyphens":
+            return pairs
+        case "args_no_boolean_flags":
+            flags = []
+            for name, value in params.items():
+                if not isinstance(value, bool):
+                    flags.append(f"--{name}={value}")
+                elif value:
+                    flags.append(f"--{name}")
+            return flags
+        case "args_json":
+            return [json.dumps(dict(params))]
+        case "args_json_file":
+            return [str(run_dir / ARGS_FILE)]
+        case "args_append_hydra":
+            return [f"+{pair}" for pair in pairs]
+        case _:
+            return [f"++{pair}" for pair in pairs]

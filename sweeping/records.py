@@ -1,0 +1,142 @@
+"""What a sweep reads and writes as files: its own sweep.json, and the records its runs leave."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sweeping.errors import SweepError
+from sweeping.parameters import read_parameter
+from sweeping.points import parameters_key
+from sweeping.spec import Sweep, parse_margin
+
+SCHEMA_VERSION = 1
+SWEEP_FILE = "sweep.json"
+# What decides which runs there are and how they are judged; the rest of a sweep file may be reworded at any time.
+_DECIDING_KEYS = ("program", "method", "command", "metric", "early_terminate")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` so that a reader, or a kill, never meets half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_sweep_file(sweep: Sweep, directory: Path) -> None:
+    """Write sweep.json: the sweep file as loaded, its name, and the margin declared in its description."""
+    own = {"schema_version": SCHEMA_VERSION, "name": sweep.name, "margin_points": sweep.margin_points}
+    write_json(directory / SWEEP_FILE, {**sweep.content, **own})
+
+
+def read_sweep_file(directory: Path) -> dict[str, Any] | None:
+    """The sweep.json in `directory`, or None where there is none.
+
+    Raises:
+        SweepError: it cannot be read.
+    """
+    path = directory / SWEEP_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise SweepError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise SweepError(f"{path}: expected a mapping")
+    return content
+
+
+def check_same_sweep(sweep: Sweep, earlier: Mapping[str, Any], where: str) -> None:
+    """Refuse to go on with `earlier` (content of a sweep.json) under a file that asks for something else.
+
+    A grid may gain values and run_cap may change: no run already made loses its place. The margin may not: it was
+    declared before the runs.
+
+    Raises:
+        SweepError: one line with file, key and what to do.
+    """
+    way_out = f"give the sweep another name or remove {where}"
+    for key in _DECIDING_KEYS:
+        if sweep.content.get(key) != earlier.get(key):
+            raise SweepError(f"{sweep.path}: {key}: differs from {where}; {way_out}")
+    if parse_margin(earlier.get("description", "")) != sweep.margin_points:
+        reason = f"differs from {where}, and a margin is declared before the runs; {way_out}"
+        raise SweepError(f"{sweep.path}: description: the margin {reason}")
+    old, new = earlier.get("parameters", {}), sweep.content["parameters"]
+    for name in sorted({*old, *new}):
+        if name in old and name in new:
+            same = old[name] == new[name] and repr(old[name]) == repr(new[name])
+            if same or (sweep.method == "grid" and _only_adds(name, old[name], new[name])):
+                continue
+        raise SweepError(f"{sweep.path}: parameters.{name}: differs from {where}; {way_out}")
+
+
+def _only_adds(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    before, after = (
+        {parameters_key({name: value}) for value in read_parameter(name, settings, method="grid").grid_values()}
+        for settings in (old, new)
+    )
+    return before <= after
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """The summary.json of a run, or an empty mapping where there is none to read."""
+    try:
+        content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def metric_history(run_dir: Path, name: str) -> list[float]:
+    """Every value of the metric `name` in a run's metrics.jsonl, in the order it was logged; NaN left as it is."""
+    try:
+        lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    values = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the last line of a run that was killed may be cut short
+        number = _number(row.get(name)) if isinstance(row, dict) else None
+        if number is not None:
+            values.append(number)
+    return values
+
+
+def metric_value(run_dir: Path, name: str) -> float | None:
+    """The finite value a finished run has for the metric `name` (``test/accuracy``), or None.
+
+    From its summary (``test_accuracy``) where it is there, else the last that was logged.
+    """
+    number = _number(read_summary(run_dir).get(name.replace("/", "_")))
+    if number is None:
+        history = metric_history(run_dir, name)
+        number = history[-1] if history else None
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def last_line(log: Path) -> str:
+    """The last line with something on it in a run's output, shortened to 300 characters; empty without one."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 8192))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""

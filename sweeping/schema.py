@@ -1,0 +1,189 @@
+"""The sweep file's shape: W&B's sweep keys as a JSON schema in this project's words, and what each is refused for.
+
+What a schema says badly (which keys go with which distribution, what the search method allows) is checked in
+`sweeping.parameters` and `sweeping.spec`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from sweeping.errors import SweepError
+
+_NUMBER = {"type": "number"}
+_POSITIVE = {"type": "number", "exclusiveMinimum": 0}
+_NOT_NEGATIVE = {"type": "number", "minimum": 0}
+_TEXT = {"type": "string", "minLength": 1}
+_SCALAR = {"type": ["string", "number", "boolean", "null"]}
+
+_PARAMETER: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "value": _SCALAR,
+        "values": {"type": "array", "minItems": 1, "items": _SCALAR},
+        "probabilities": {"type": "array", "minItems": 1, "items": _NOT_NEGATIVE},
+        "distribution": _TEXT,
+        "min": _NUMBER,
+        "max": _NUMBER,
+        "q": _POSITIVE,
+        "mu": _NUMBER,
+        "sigma": _NOT_NEGATIVE,
+        "a": _POSITIVE,
+        "b": _POSITIVE,
+    },
+}
+
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "A W&B sweep as sweep.py runs it",
+    "type": "object",
+    "required": ["program", "method", "parameters"],
+    "additionalProperties": False,
+    "properties": {
+        "program": _TEXT,
+        "method": {"enum": ["grid", "random", "bayes"]},
+        "parameters": {"type": "object", "minProperties": 1, "additionalProperties": _PARAMETER},
+        "metric": {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": {
+                "name": _TEXT,
+                "goal": {"enum": ["minimize", "maximize"]},
+                "target": _NUMBER,
+                "impute": {"enum": ["latest", "best", "worst"]},
+                "impute_while_running": {"enum": ["latest", "best", "worst", "false"]},
+            },
+        },
+        "command": {"type": "array", "minItems": 1, "items": {"type": ["string", "number"]}},
+        "run_cap": {"type": "integer", "minimum": 1},
+        "early_terminate": {
+            "type": "object",
+            "required": ["type"],
+            "additionalProperties": False,
+            "properties": {
+                "type": {"enum": ["hyperband"]},
+                "min_iter": {"type": "integer", "minimum": 1},
+                "max_iter": {"type": "integer", "minimum": 1},
+                "s": {"type": "integer", "minimum": 1},
+                "eta": {"type": "number", "exclusiveMinimum": 1},
+                "strict": {"type": "boolean"},
+            },
+        },
+        "name": _TEXT,
+        "description": _TEXT,
+        "project": _TEXT,
+        "entity": _TEXT,
+        "apiVersion": _TEXT,
+        "kind": {"enum": ["sweep"]},
+        "controller": {
+            "type": "object",
+            "required": ["type"],
+            "additionalProperties": False,
+            "properties": {"type": {"enum": ["local", "cloud"]}},
+        },
+    },
+}
+
+# W&B's own keys that no way of running a sweep here could honour.
+_LAUNCH = "belongs to W&B Launch, which sweep.py does not start; name the script in program"
+NEVER_HONOURED = {
+    "job": _LAUNCH,
+    "image_uri": _LAUNCH,
+    "scheduler": _LAUNCH,
+    "metrics": "searches for several goals at once need W&B Launch; name one metric",
+}
+
+
+def check_schema(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse content of the sweep file `path` that the schema does not allow.
+
+    Raises:
+        SweepError: one line with file, key, what stands there and what was expected.
+    """
+    for key, reason in NEVER_HONOURED.items():
+        if key in content:
+            raise SweepError(f"{path}: {key}: {reason}")
+    for name, parameter in _mapping(content.get("parameters")).items():
+        if isinstance(parameter, Mapping) and "parameters" in parameter:
+            raise SweepError(
+                f"{path}: parameters.{name}: nested parameters reach the program as a Python dict; "
+                f"write dotted names instead, such as {name}.{next(iter(_mapping(parameter['parameters'])), 'lr')}"
+            )
+    errors = list(jsonschema.Draft202012Validator(SCHEMA).iter_errors(content))
+    if errors:
+        # The first fault in reading order, unknown keys before what is missing: a misspelt key is both.
+        first = min(errors, key=lambda error: (error.validator == "required", len(error.absolute_path)))
+        raise SweepError(f"{path}: {_explain(first)}")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _explain(error: jsonschema.ValidationError) -> str:
+    key = _dotted(error.absolute_path)
+    prefix = f"{key}: " if key else ""
+    instance: Any = error.instance
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])  # type: ignore[index]  # a schema with this validator is a mapping
+        unknown = next(name for name in instance if name not in known)
+        close = difflib.get_close_matches(str(unknown), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        return f"{prefix}unknown key {unknown!r} ({hint})"
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in instance)  # type: ignore[union-attr]
+        return f"{prefix}{missing} is missing" if key else f"{missing}: is missing; expected {_purpose(missing)}"
+    if error.validator == "enum":
+        return f"{prefix}is {instance!r}; expected {_alternatives(error.validator_value)}"
+    if error.validator == "type":
+        return f"{prefix}is {_shown(instance)}; expected {_type_words(error.validator_value)}"
+    if error.validator in ("minItems", "minProperties", "minLength"):
+        return f"{prefix}is empty; expected at least one entry"
+    if error.validator == "exclusiveMinimum":
+        return f"{prefix}is {instance}; expected more than {error.validator_value}"
+    if error.validator == "minimum":
+        return f"{prefix}is {instance}; expected {error.validator_value} or more"
+    return f"{prefix}{error.message}"
+
+
+def _dotted(parts: Any) -> str:
+    text = ""
+    for part in parts:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _purpose(key: str) -> str:
+    return {
+        "program": "the script to run, such as train.py",
+        "method": "grid, random or bayes",
+        "parameters": "what to vary, such as seed: {values: [0, 1, 2]}",
+    }[key]
+
+
+def _alternatives(options: Any) -> str:
+    words = [str(option) for option in options]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return "null" if value is None else f"{value!r}"
+
+
+def _type_words(types: Any) -> str:
+    words = {"string": "text", "array": "a list", "object": "a mapping", "integer": "a whole number"}
+    names = [types] if isinstance(types, str) else list(types)
+    if "null" in names:
+        return "a single value: text, a number, true, false or null"
+    return " or ".join(words.get(name, f"a {name}") for name in names)
