@@ -245,9 +245,9 @@ def _triple(values: Sequence[int], fill: int) -> Triple:
     return padded[0], padded[1], padded[2]
 
 
-def build_geometry(x: Tensor, weight: Tensor, layer: Layer) -> tuple[Geometry, Shapes]:
+def build_geometry(x_size: Sequence[int], weight_size: Sequence[int], layer: Layer) -> tuple[Geometry, Shapes]:
     """The kernels' view of a checked batched call: x (N, C, *spatial), weight (K, C/groups, *kernel)."""
-    kernel, spatial = tuple(weight.shape[2:]), tuple(x.shape[2:])
+    kernel, spatial = tuple(weight_size[2:]), tuple(x_size[2:])
     rank = len(kernel)
     conv, output = spatial_sizes(spatial, kernel, layer)
     triples: dict[str, tuple[Sequence[int], int]] = {
@@ -268,14 +268,14 @@ def build_geometry(x: Tensor, weight: Tensor, layer: Layer) -> tuple[Geometry, S
     geometry = Geometry(
         rank=rank,
         groups=layer.groups,
-        channels=weight.shape[1],
-        filters=weight.shape[0] // layer.groups,
+        channels=weight_size[1],
+        filters=weight_size[0] // layer.groups,
         activation=layer.activation,
         pool=layer.pool,
         count_include_pad=layer.count_include_pad,
         **per_dimension,
     )
-    return geometry, Shapes(x.shape[0], _triple(spatial, 1), _triple(conv, 1), _triple(output, 1))
+    return geometry, Shapes(x_size[0], _triple(spatial, 1), _triple(conv, 1), _triple(output, 1))
 
 
 Backend = Literal["auto", "triton", "cudnn", "compile"]

@@ -5,6 +5,7 @@ filter, a 1-D layer height 1 as well. `arguments.py` builds these from what a ca
 """
 
 from dataclasses import dataclass, fields
+from math import gcd
 
 Triple = tuple[int, int, int]
 
@@ -61,6 +62,37 @@ class Geometry:
     def window(self) -> int:
         """Convolution outputs per pooling window (1 without a pool)."""
         return self.window_d * self.window_h * self.window_w
+
+    @property
+    def tap_step_d(self) -> int:
+        """Distance between the taps that one stride phase of the input meets."""
+        return self.stride_d // gcd(self.stride_d, self.dilation_d)
+
+    @property
+    def tap_step_h(self) -> int:
+        return self.stride_h // gcd(self.stride_h, self.dilation_h)
+
+    @property
+    def tap_step_w(self) -> int:
+        return self.stride_w // gcd(self.stride_w, self.dilation_w)
+
+    @property
+    def phase_taps_d(self) -> int:
+        """Most taps that any stride phase of the input meets."""
+        return -(-self.kernel_d // self.tap_step_d)
+
+    @property
+    def phase_taps_h(self) -> int:
+        return -(-self.kernel_h // self.tap_step_h)
+
+    @property
+    def phase_taps_w(self) -> int:
+        return -(-self.kernel_w // self.tap_step_w)
+
+    @property
+    def code_channels(self) -> int:
+        """Channels per group of what forward saves for backward: one code a filter, or a byte per eight filters."""
+        return (self.filters + 7) // 8 if self.saves_bits else self.filters
 
     @property
     def code_off(self) -> int:

@@ -1,0 +1,194 @@
+"""Input gradient, through pool, activation and convolution in one kernel.
+
+    dx[n, c, h] = sum_{k, r} g[n, k, (h + padding - r * dilation) / stride] * weight[k, c, r]
+
+over the taps r for which the division is exact. g, the gradient at the convolution's output, is rebuilt in registers
+from the pooled gradient and the saved codes (`device_functions.conv_gradient`), and is the left operand of the product.
+
+A strided layer splits into stride_d * stride_h * stride_w independent phases: input pixels h with h % stride = a meet
+only every STEP-th tap, STEP = stride / gcd(stride, dilation), from a first one on. Each phase is a stride-1 problem,
+so no tap is tested for parity inside the loop.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.device_functions import (
+    as_operand,
+    conv_gradient,
+    inside,
+    load_operand,
+    multiply_accumulate,
+    offset_of,
+    round_to,
+    split_index,
+)
+from kernels.geometry import Geometry, Shapes
+from kernels.launch import accumulator, dot_precision, launch, offset_type, strides_of
+from kernels.tiles import DgradTile, dgrad_tile
+
+
+@triton.jit
+def conv_relu_pool_dgrad_kernel(
+    grad_ptr, code_ptr, saved_ptr, weight_ptr, dx_ptr,
+    batch, in_d, in_h, in_w, conv_d, conv_h, conv_w, out_d, out_h, out_w,
+    stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
+    stride_en, stride_ek, stride_ed, stride_eh, stride_ew,
+    stride_wk, stride_wc, stride_wd, stride_wh, stride_ww,
+    stride_xn, stride_xc, stride_xd, stride_xh, stride_xw,
+    G: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, OFFSET: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, FLAT: tl.constexpr,
+):  # fmt: skip
+    # One program: BLOCK_P input pixels of one stride phase, BLOCK_C input channels of one group.
+    NUM_C: tl.constexpr = (G.channels + BLOCK_C - 1) // BLOCK_C
+    BLOCKS_K: tl.constexpr = (G.filters + BLOCK_K - 1) // BLOCK_K
+    TAPS: tl.constexpr = G.phase_taps_d * G.phase_taps_h * G.phase_taps_w
+    STEPS: tl.constexpr = (TAPS * G.filters + BLOCK_K - 1) // BLOCK_K if FLAT else TAPS * BLOCKS_K
+    DTYPE: tl.constexpr = weight_ptr.dtype.element_ty
+    PHASES: tl.constexpr = G.stride_d * G.stride_h * G.stride_w
+    phase = tl.program_id(1) % PHASES
+    group = (tl.program_id(1) // PHASES).to(OFFSET)
+    phase_w = phase % G.stride_w
+    phase_h = (phase // G.stride_w) % G.stride_h
+    phase_d = phase // (G.stride_w * G.stride_h)
+
+    offs_c = ((tl.program_id(0) % NUM_C) * BLOCK_C + tl.arange(0, BLOCK_C)).to(OFFSET)
+    mask_c = offs_c < G.channels
+    offs_p = (tl.program_id(0) // NUM_C).to(OFFSET) * BLOCK_P + tl.arange(0, BLOCK_P)
+    n, d, h, w = split_index(
+        offs_p, tl.cdiv(in_d, G.stride_d), tl.cdiv(in_h, G.stride_h), tl.cdiv(in_w, G.stride_w), G
+    )
+    d = d * G.stride_d + phase_d
+    h = h * G.stride_h + phase_h
+    w = w * G.stride_w + phase_w
+    mask_p = (n < batch) & inside(d, h, w, in_d, in_h, in_w, G)
+
+    # The phase's first tap in each dimension, and the convolution pixel it connects to.
+    first_d = _first_tap(phase_d, G.kernel_d, G.stride_d, G.padding_d, G.dilation_d, G.tap_step_d)
+    first_h = _first_tap(phase_h, G.kernel_h, G.stride_h, G.padding_h, G.dilation_h, G.tap_step_h)
+    first_w = _first_tap(phase_w, G.kernel_w, G.stride_w, G.padding_w, G.dilation_w, G.tap_step_w)
+    base_d = _exact(d + G.padding_d - first_d * G.dilation_d, G.stride_d)
+    base_h = _exact(h + G.padding_h - first_h * G.dilation_h, G.stride_h)
+    base_w = _exact(w + G.padding_w - first_w * G.dilation_w, G.stride_w)
+
+    grad_ptr += group * G.filters * stride_gk
+    code_ptr += group * G.code_channels * stride_ek
+    saved_ptr += group * G.filters * stride_ek
+    weight_ptr += group * G.filters * stride_wk
+    acc = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    for step in range(STEPS):
+        if FLAT:
+            flat = step * BLOCK_K + tl.arange(0, BLOCK_K)
+            offs_k = (flat % G.filters).to(OFFSET)
+            md, mh, mw = _split_phase_tap(flat // G.filters, G)
+            rd, rh, rw = _phase_tap(first_d, first_h, first_w, md, mh, mw, G)
+            mask_k = (flat < TAPS * G.filters) & (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)
+            pd = base_d[:, None] - (md * (G.tap_step_d * G.dilation_d // G.stride_d))[None, :]
+            ph = base_h[:, None] - (mh * (G.tap_step_h * G.dilation_h // G.stride_h))[None, :]
+            pw = base_w[:, None] - (mw * (G.tap_step_w * G.dilation_w // G.stride_w))[None, :]
+        else:
+            offs_k = ((step % BLOCKS_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
+            md, mh, mw = _split_phase_tap(step // BLOCKS_K, G)
+            rd, rh, rw = _phase_tap(first_d, first_h, first_w, md, mh, mw, G)
+            mask_k = (offs_k < G.filters) & (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)
+            pd = (base_d - md * (G.tap_step_d * G.dilation_d // G.stride_d))[:, None]
+            ph = (base_h - mh * (G.tap_step_h * G.dilation_h // G.stride_h))[:, None]
+            pw = (base_w - mw * (G.tap_step_w * G.dilation_w // G.stride_w))[:, None]
+        mask = (mask_p[:, None] & mask_k[None, :]) & inside(pd, ph, pw, conv_d, conv_h, conv_w, G)
+        grad = conv_gradient(
+            grad_ptr, code_ptr, saved_ptr, n[:, None], offs_k[None, :], pd, ph, pw, mask,
+            conv_d, conv_h, conv_w, out_d, out_h, out_w,
+            stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
+            stride_en, stride_ek, stride_ed, stride_eh, stride_ew, G, ACC,
+        )  # fmt: skip  [BLOCK_P, BLOCK_K]
+        from_k = offs_k * stride_wk + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
+        at = from_k[:, None] + (offs_c * stride_wc)[None, :]
+        weight = load_operand(weight_ptr, at, mask_k[:, None] & mask_c[None, :], ACC)  # [BLOCK_K, BLOCK_C]
+        acc = multiply_accumulate(as_operand(grad, DTYPE, ACC), weight, acc, PRECISION)
+
+    mask = mask_p[:, None] & mask_c[None, :]
+    from_p = n * stride_xn + offset_of(d, h, w, stride_xd, stride_xh, stride_xw, G)
+    at = from_p[:, None] + ((group * G.channels + offs_c) * stride_xc)[None, :]
+    tl.store(dx_ptr + tl.where(mask, at, 0), round_to(acc, DTYPE), mask=mask)
+
+
+@triton.jit
+def _first_tap(
+    phase, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr, STEP: tl.constexpr
+):
+    """Smallest tap that connects pixels of this phase to a convolution output; KERNEL when none does."""
+    if STRIDE == 1:
+        return phase * 0
+    else:
+        first = phase * 0 + KERNEL
+        for back in tl.static_range(STEP):
+            tap: tl.constexpr = STEP - 1 - back
+            first = tl.where((phase + PADDING - tap * DILATION) % STRIDE == 0, tap, first)
+        return first
+
+
+@triton.jit
+def _exact(numerator, STRIDE: tl.constexpr):
+    """numerator / STRIDE for multiples of STRIDE, negative ones included; anything for others, which are masked."""
+    if STRIDE == 1:
+        return numerator
+    else:
+        return tl.where(numerator < 0, -((-numerator) // STRIDE), numerator // STRIDE)
+
+
+@triton.jit
+def _split_phase_tap(index, G: tl.constexpr):
+    mw = index % G.phase_taps_w
+    mh = mw * 0
+    md = mw * 0
+    if G.rank >= 2:
+        mh = (index // G.phase_taps_w) % G.phase_taps_h
+    if G.rank == 3:
+        md = index // (G.phase_taps_w * G.phase_taps_h)
+    return md, mh, mw
+
+
+@triton.jit
+def _phase_tap(first_d, first_h, first_w, md, mh, mw, G: tl.constexpr):
+    return first_d + md * G.tap_step_d, first_h + mh * G.tap_step_h, first_w + mw * G.tap_step_w
+
+
+def conv_relu_pool_dgrad(
+    grad: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    weight: Tensor,
+    dx: Tensor,
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: DgradTile | None = None,
+) -> None:
+    """Launch the input gradient into `dx` (N, C, *spatial).
+
+    grad (N, K, *output) in any strides, 0 included; `code` as forward saved it; `saved` pre-activations, the winners'
+    or (smooth activation, average pool) the whole convolution output. Tensors not needed are None.
+    """
+    if dx.numel() == 0:
+        return
+    strides = (geometry.stride_d, geometry.stride_h, geometry.stride_w)
+    num_pixels = shapes.batch
+    for size, stride in zip(shapes.input, strides, strict=True):
+        num_pixels *= -(-size // stride)
+    tile = tile or dgrad_tile(geometry, num_pixels, grad.dtype)
+    extra = code if code is not None else saved
+    phases = strides[0] * strides[1] * strides[2]
+    grid = (
+        triton.cdiv(geometry.channels, tile.block_c) * triton.cdiv(num_pixels, tile.block_p),
+        geometry.groups * phases,
+    )
+    launch(
+        conv_relu_pool_dgrad_kernel, grid,
+        grad, code if code is not None else grad, saved if saved is not None else grad, weight, dx,
+        shapes.batch, *shapes.input, *shapes.conv, *shapes.output,
+        *strides_of(grad), *strides_of(extra if extra is not None else grad), *strides_of(weight), *strides_of(dx),
+        G=geometry, ACC=accumulator(grad.dtype), PRECISION=dot_precision(grad.dtype),
+        OFFSET=offset_type(grad, extra, dx),
+        BLOCK_P=tile.block_p, BLOCK_C=tile.block_c, BLOCK_K=tile.block_k, FLAT=tile.flat,
+        num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip

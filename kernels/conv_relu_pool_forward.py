@@ -1,0 +1,302 @@
+"""Forward: y = pool(activation(conv(x, weight) + bias)) and what backward needs of it, in one kernel.
+
+    acc[k, (e, p)] = sum_{c, r} weight[k, c, r] * x[n, c, pixel(p, e) * stride - padding + r * dilation]
+
+The convolution is an implicit matrix product with filters on its rows and pixels on its columns. A program owns BLOCK_P
+pooled outputs whole: it computes the convolution at JOINT elements of their windows at a time (columns ordered element
+by element, so that all elements of a window sit in one thread's registers) and folds them into the running maximum or
+sum. The activation itself never reaches memory.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.device_functions import (
+    activate,
+    average_divisor,
+    inside,
+    load_operand,
+    multiply_accumulate,
+    offset_of,
+    round_to,
+    split_element,
+    split_index,
+    split_tap,
+    widen,
+)
+from kernels.geometry import Geometry, Shapes
+from kernels.launch import accumulator, dot_precision, launch, offset_type, strides_of
+from kernels.tiles import ForwardTile, forward_tile
+
+
+@triton.jit
+def conv_relu_pool_forward_kernel(
+    x_ptr, weight_ptr, bias_ptr, y_ptr, code_ptr, winner_ptr,
+    num_outputs, in_d, in_h, in_w, conv_d, conv_h, conv_w, out_d, out_h, out_w,
+    stride_xn, stride_xc, stride_xd, stride_xh, stride_xw,
+    stride_wk, stride_wc, stride_wd, stride_wh, stride_ww,
+    stride_yn, stride_yk, stride_yd, stride_yh, stride_yw,
+    stride_en, stride_ek, stride_ed, stride_eh, stride_ew,
+    G: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, OFFSET: tl.constexpr,
+    HAS_BIAS: tl.constexpr, SAVE: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, JOINT: tl.constexpr, FLAT: tl.constexpr,
+):  # fmt: skip
+    # One program: BLOCK_K filters of one group at BLOCK_P pooled outputs.
+    NUM_K: tl.constexpr = (G.filters + BLOCK_K - 1) // BLOCK_K
+    Y_DTYPE: tl.constexpr = y_ptr.dtype.element_ty
+    group = tl.program_id(1).to(OFFSET)
+    tile_p = (tl.program_id(0) // NUM_K).to(OFFSET) * BLOCK_P
+    offs_k = ((tl.program_id(0) % NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
+    mask_k = offs_k < G.filters
+    x_ptr += group * G.channels * stride_xc
+    weight_ptr += group * G.filters * stride_wk
+
+    # The tile's outputs once, [BLOCK_P], and once per window element computed together, [JOINT * BLOCK_P].
+    offs_p = tile_p + tl.arange(0, BLOCK_P)
+    mask_p = offs_p < num_outputs
+    n, od, oh, ow = split_index(offs_p, out_d, out_h, out_w, G)
+    column = tl.arange(0, JOINT * BLOCK_P)
+    column_p = tile_p + column % BLOCK_P
+    column_n, column_od, column_oh, column_ow = split_index(column_p, out_d, out_h, out_w, G)
+
+    if HAS_BIAS:
+        bias = widen(load_operand(bias_ptr + group * G.filters, offs_k, mask_k, ACC), ACC)
+    if G.pool == "avg":
+        best = tl.zeros([BLOCK_K, BLOCK_P], dtype=ACC)
+    else:
+        best = tl.full([BLOCK_K, BLOCK_P], float("-inf"), dtype=ACC)
+    winner = tl.zeros([BLOCK_K, BLOCK_P], dtype=ACC)
+    code = tl.full([BLOCK_K, BLOCK_P], -1, dtype=tl.int32)
+
+    for first in range(0, G.window, JOINT):
+        pd, ph, pw = _window_pixel(column_od, column_oh, column_ow, first + column // BLOCK_P, G)
+        exists = (column_p < num_outputs) & inside(pd, ph, pw, conv_d, conv_h, conv_w, G)
+        acc = _convolve(
+            x_ptr, weight_ptr, column_n, pd, ph, pw, exists, offs_k, mask_k, in_d, in_h, in_w,
+            stride_xn, stride_xc, stride_xd, stride_xh, stride_xw,
+            stride_wk, stride_wc, stride_wd, stride_wh, stride_ww,
+            G, ACC, PRECISION, BLOCK_K, BLOCK_C, JOINT * BLOCK_P, FLAT,
+        )  # fmt: skip
+        if HAS_BIAS:
+            acc += bias[:, None]
+        # Rounded before windows are compared, so that ties fall where PyTorch's do.
+        value = widen(round_to(acc, Y_DTYPE), ACC)  # [BLOCK_K, JOINT * BLOCK_P]
+        if SAVE and G.saves_bits:
+            at = column_n * stride_en + offset_of(pd, ph, pw, stride_ed, stride_eh, stride_ew, G)
+            _store_bits(code_ptr, value, at, exists, offs_k, group, stride_ek, G, BLOCK_K)
+        if JOINT == 1:
+            best, code, winner = _fold(best, code, winner, value, first, exists, Y_DTYPE, G)
+        else:
+            for piece in tl.static_range(JOINT):
+                element = first + piece
+                ed, eh, ew = _window_pixel(od, oh, ow, element, G)
+                here = mask_p & inside(ed, eh, ew, conv_d, conv_h, conv_w, G)
+                part = _piece(value, piece, BLOCK_K, BLOCK_P, JOINT)
+                best, code, winner = _fold(best, code, winner, part, element, here, Y_DTYPE, G)
+
+    mask = mask_k[:, None] & mask_p[None, :]
+    k = group * G.filters + offs_k
+    at = n * stride_en + offset_of(od, oh, ow, stride_ed, stride_eh, stride_ew, G)
+    at = tl.where(mask, k[:, None] * stride_ek + at[None, :], 0)
+    if SAVE and G.saves_winner:
+        tl.store(winner_ptr + at, round_to(winner, Y_DTYPE), mask=mask)
+    if SAVE and G.saves_code:
+        off = code < 0
+        if G.activation == "relu":
+            off = off | (best <= 0)
+        tl.store(code_ptr + at, tl.where(off, G.code_off, code).to(code_ptr.dtype.element_ty), mask=mask)
+    if G.pool == "avg":
+        best = best / average_divisor(od, oh, ow, conv_d, conv_h, conv_w, G)[None, :]
+    elif G.activation == "relu":
+        best = activate(best, G)  # max(relu(v)) = relu(max(v)), gradients and NaN included
+    at = n * stride_yn + offset_of(od, oh, ow, stride_yd, stride_yh, stride_yw, G)
+    at = tl.where(mask, k[:, None] * stride_yk + at[None, :], 0)
+    tl.store(y_ptr + at, round_to(best, Y_DTYPE), mask=mask)
+
+
+@triton.jit
+def _window_pixel(od, oh, ow, element, G: tl.constexpr):
+    """Convolution pixel that is the given element of the window of pooled output (od, oh, ow)."""
+    ed, eh, ew = split_element(element, G)
+    pw = ow * G.pool_stride_w - G.pool_padding_w + ew * G.pool_dilation_w
+    ph = oh
+    pd = od
+    if G.rank >= 2:
+        ph = oh * G.pool_stride_h - G.pool_padding_h + eh * G.pool_dilation_h
+    if G.rank == 3:
+        pd = od * G.pool_stride_d - G.pool_padding_d + ed * G.pool_dilation_d
+    return pd, ph, pw
+
+
+@triton.jit
+def _convolve(
+    x_ptr, weight_ptr, n, pd, ph, pw, exists, offs_k, mask_k, in_d, in_h, in_w,
+    stride_xn, stride_xc, stride_xd, stride_xh, stride_xw,
+    stride_wk, stride_wc, stride_wd, stride_wh, stride_ww,
+    G: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr, COLUMNS: tl.constexpr, FLAT: tl.constexpr,
+):  # fmt: skip
+    """The convolution, without bias, of filters `offs_k` at pixels (n, pd, ph, pw): [BLOCK_K, COLUMNS].
+
+    FLAT runs over taps and channels as one index (few channels); otherwise a tap's channels go block by block, and the
+    tap, a scalar, costs no per-element arithmetic.
+    """
+    BLOCKS_C: tl.constexpr = (G.channels + BLOCK_C - 1) // BLOCK_C
+    STEPS: tl.constexpr = (G.taps * G.channels + BLOCK_C - 1) // BLOCK_C if FLAT else G.taps * BLOCKS_C
+    base_w = pw * G.stride_w - G.padding_w
+    base_h = ph
+    base_d = pd
+    if G.rank >= 2:
+        base_h = ph * G.stride_h - G.padding_h
+    if G.rank == 3:
+        base_d = pd * G.stride_d - G.padding_d
+    base = n * stride_xn + offset_of(base_d, base_h, base_w, stride_xd, stride_xh, stride_xw, G)
+    acc = tl.zeros([BLOCK_K, COLUMNS], dtype=ACC)
+    for step in range(STEPS):
+        if FLAT:
+            flat = step * BLOCK_C + tl.arange(0, BLOCK_C)
+            mask_c = flat < G.taps * G.channels
+            offs_c = flat % G.channels
+            rd, rh, rw = split_tap(flat // G.channels, G)
+            tap_d, tap_h, tap_w = _dilated(rd, rh, rw, G)
+            d, h, w = _plus(base_d[None, :], base_h[None, :], base_w[None, :], tap_d, tap_h, tap_w, G)
+        else:
+            offs_c = (step % BLOCKS_C) * BLOCK_C + tl.arange(0, BLOCK_C)
+            mask_c = offs_c < G.channels
+            rd, rh, rw = split_tap(step // BLOCKS_C, G)
+            tap_d, tap_h, tap_w = _dilated(rd, rh, rw, G)
+            d = (base_d + tap_d)[None, :]
+            h = (base_h + tap_h)[None, :]
+            w = (base_w + tap_w)[None, :]
+        mask_x = mask_c[:, None] & (exists[None, :] & inside(d, h, w, in_d, in_h, in_w, G))
+        from_c = offs_c * stride_xc + offset_of(tap_d, tap_h, tap_w, stride_xd, stride_xh, stride_xw, G)
+        x = load_operand(x_ptr, from_c[:, None] + base[None, :], mask_x, ACC)  # [BLOCK_C, COLUMNS]
+        from_c = offs_c * stride_wc + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
+        at = offs_k[:, None] * stride_wk + from_c[None, :]
+        weight = load_operand(weight_ptr, at, mask_k[:, None] & mask_c[None, :], ACC)  # [BLOCK_K, BLOCK_C]
+        acc = multiply_accumulate(weight, x, acc, PRECISION)
+    return acc
+
+
+@triton.jit
+def _dilated(rd, rh, rw, G: tl.constexpr):
+    return rd * G.dilation_d, rh * G.dilation_h, rw * G.dilation_w
+
+
+@triton.jit
+def _plus(base_d, base_h, base_w, tap_d, tap_h, tap_w, G: tl.constexpr):
+    """Base coordinates [1, COLUMNS] plus tap offsets [BLOCK_C]; dimensions the layer lacks stay as they are."""
+    w = base_w + tap_w[:, None]
+    h = base_h
+    d = base_d
+    if G.rank >= 2:
+        h = base_h + tap_h[:, None]
+    if G.rank == 3:
+        d = base_d + tap_d[:, None]
+    return d, h, w
+
+
+@triton.jit
+def _piece(value, PIECE: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr, JOINT: tl.constexpr):
+    """Columns PIECE * BLOCK_P ... of `value` as [BLOCK_K, BLOCK_P]: a choice of registers, no data moves."""
+    if JOINT == 2:
+        even, odd = tl.split(tl.permute(tl.reshape(value, [BLOCK_K, 2, BLOCK_P]), (0, 2, 1)))
+        if PIECE == 0:
+            return even
+        else:
+            return odd
+    else:
+        even, odd = tl.split(tl.permute(tl.reshape(value, [BLOCK_K, 2, 2, BLOCK_P]), (0, 3, 1, 2)))
+        half = even
+        if PIECE % 2 == 1:
+            half = odd
+        low, high = tl.split(half)
+        if PIECE // 2 == 0:
+            return low
+        else:
+            return high
+
+
+@triton.jit
+def _fold(best, code, winner, value, element, exists, DTYPE: tl.constexpr, G: tl.constexpr):
+    """Fold one window element into the running result. First of equals wins, the last NaN beats everything."""
+    if G.pool == "avg":
+        active = widen(round_to(activate(value, G), DTYPE), best.dtype)
+        return best + tl.where(exists[None, :], active, 0.0), code, winner
+    else:
+        active = value
+        if G.smooth:
+            active = widen(round_to(activate(value, G), DTYPE), best.dtype)
+        take = exists[None, :] & ((active > best) | (active != active) | (code < 0))
+        if G.smooth:
+            winner = tl.where(take, value, winner)
+        return tl.where(take, active, best), tl.where(take, element, code), winner
+
+
+@triton.jit
+def _store_bits(code_ptr, value, at, exists, offs_k, group, stride_ek, G: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Write "ReLU was on" of each convolution output, eight filters to a byte: value [BLOCK_K, COLUMNS]."""
+    BYTES: tl.constexpr = (G.filters + 7) // 8
+    COLUMNS: tl.constexpr = value.shape[1]
+    on = tl.where(value <= 0, 0, 1) & (offs_k < G.filters)[:, None]  # NaN counts as on
+    weighed = tl.reshape(on << (offs_k % 8).to(tl.int32)[:, None], [BLOCK_K // 8, 8, COLUMNS])
+    packed = tl.sum(weighed, axis=1).to(tl.uint8)
+    # Every eighth filter's index is enough to find a byte; its minimum over eight is the first.
+    byte = tl.min(tl.reshape(offs_k, [BLOCK_K // 8, 8]), axis=1) // 8
+    mask = (byte < BYTES)[:, None] & exists[None, :]
+    offsets = (group * BYTES + byte)[:, None] * stride_ek + at[None, :]
+    tl.store(code_ptr + tl.where(mask, offsets, 0), packed, mask=mask)
+
+
+def conv_relu_pool_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    code: Tensor | None,
+    winner: Tensor | None,
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: ForwardTile | None = None,
+) -> None:
+    """Launch the forward kernel into `y` (N, K, *output), `code` and `winner` (None: not saved).
+
+    x (N, C, *spatial) and weight (K, C/groups, *kernel) in any strides. `code` is what `Geometry` says backward needs:
+    winner codes shaped as y, or packed bits (N, groups * ceil(K/groups / 8), *conv).
+    """
+    num_outputs = y.numel() // (geometry.filters * geometry.groups)
+    if num_outputs == 0:
+        return
+    tile = tile or forward_tile(geometry, num_outputs, x.dtype)
+    saved = code if code is not None else winner
+    grid = (triton.cdiv(geometry.filters, tile.block_k) * triton.cdiv(num_outputs, tile.block_p), geometry.groups)
+    launch(
+        conv_relu_pool_forward_kernel, grid,
+        x, weight, bias if bias is not None else x, y,
+        code if code is not None else y, winner if winner is not None else y,
+        num_outputs, *shapes.input, *shapes.conv, *shapes.output,
+        *strides_of(x), *strides_of(weight), *strides_of(y), *strides_of(saved if saved is not None else y),
+        G=geometry, ACC=accumulator(x.dtype), PRECISION=dot_precision(x.dtype),
+        OFFSET=offset_type(x, y, saved), HAS_BIAS=bias is not None, SAVE=saved is not None,
+        BLOCK_K=tile.block_k, BLOCK_P=tile.block_p, BLOCK_C=tile.block_c, JOINT=tile.joint, FLAT=tile.flat,
+        num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+
+
+def empty_saved(y: Tensor, geometry: Geometry, shapes: Shapes) -> tuple[Tensor | None, Tensor | None]:
+    """Unwritten `code` and `winner` tensors of the shapes and dtypes `geometry` asks for, in y's memory format."""
+    code = winner = None
+    if geometry.saves_code:
+        code = torch.empty_like(y, dtype=torch.uint8 if geometry.code_off == 255 else torch.int16)
+    elif geometry.saves_bits:
+        channels = geometry.groups * ((geometry.filters + 7) // 8)
+        size = (shapes.batch, channels, *shapes.conv[3 - geometry.rank :])
+        code = torch.empty(size, dtype=torch.uint8, device=y.device)
+        if geometry.rank > 1:
+            last = torch.channels_last if geometry.rank == 2 else torch.channels_last_3d
+            code = code.to(memory_format=last) if y.is_contiguous(memory_format=last) else code
+    if geometry.saves_winner:
+        winner = torch.empty_like(y)
+    return code, winner

@@ -1,0 +1,180 @@
+"""Weight and bias gradient, through pool and activation, split over pixels and summed in a fixed order.
+
+    dweight[k, c, r] = sum_{n, p} g[n, k, p] * x[n, c, p * stride - padding + r * dilation]
+    dbias[k]         = sum_{n, p} g[n, k, p]
+
+g, the gradient at the convolution's output, is rebuilt in registers as in the input gradient. Filters are rows,
+(tap, channel) pairs columns, pixels the reduction. Each of `splits` programs per tile sums its share of the pixels into
+its own float32 slice of a workspace; a second kernel adds the slices in order. No atomics: the result repeats to the bit.
+The bias gradient is one more workspace column, summed by the programs of the first column tile.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.device_functions import (
+    as_operand,
+    conv_gradient,
+    inside,
+    load_operand,
+    multiply_accumulate,
+    offset_of,
+    round_to,
+    split_index,
+    split_tap,
+    widen,
+)
+from kernels.geometry import Geometry, Shapes
+from kernels.launch import accumulator, dot_precision, launch, offset_type, programs_in_flight, strides_of
+from kernels.runtime import INTERPRETED
+from kernels.tiles import WgradTile, wgrad_tile
+
+_REDUCE_BLOCK = 2**16 if INTERPRETED else 256
+
+
+@triton.jit
+def conv_relu_pool_wgrad_kernel(
+    grad_ptr, code_ptr, saved_ptr, x_ptr, workspace_ptr,
+    num_pixels, pixels_per_split, in_d, in_h, in_w, conv_d, conv_h, conv_w, out_d, out_h, out_w,
+    stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
+    stride_en, stride_ek, stride_ed, stride_eh, stride_ew,
+    stride_xn, stride_xc, stride_xd, stride_xh, stride_xw,
+    G: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, OFFSET: tl.constexpr,
+    NEEDS_WEIGHT: tl.constexpr, NEEDS_BIAS: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    # One program: BLOCK_K filters x BLOCK_N (tap, channel) columns of one group, over one split's pixels.
+    NUM_K: tl.constexpr = (G.filters + BLOCK_K - 1) // BLOCK_K
+    COLUMNS: tl.constexpr = G.taps * G.channels if NEEDS_WEIGHT else 0
+    ROW: tl.constexpr = COLUMNS + 1 if NEEDS_BIAS else COLUMNS
+    DTYPE: tl.constexpr = grad_ptr.dtype.element_ty
+    tile_n = tl.program_id(0) // NUM_K
+    split = tl.program_id(1).to(OFFSET)
+    group = tl.program_id(2).to(OFFSET)
+    offs_k = ((tl.program_id(0) % NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
+    mask_k = offs_k < G.filters
+    column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask_n = column < COLUMNS
+    offs_c = (column % G.channels).to(OFFSET)
+    rd, rh, rw = split_tap(column // G.channels, G)
+    tap_d = rd * G.dilation_d - G.padding_d
+    tap_h = rh * G.dilation_h - G.padding_h
+    tap_w = rw * G.dilation_w - G.padding_w
+    from_n = offs_c * stride_xc + offset_of(tap_d, tap_h, tap_w, stride_xd, stride_xh, stride_xw, G)
+
+    grad_ptr += group * G.filters * stride_gk
+    code_ptr += group * G.code_channels * stride_ek
+    saved_ptr += group * G.filters * stride_ek
+    x_ptr += group * G.channels * stride_xc
+    acc = tl.zeros([BLOCK_K, BLOCK_N], dtype=ACC)
+    bias_acc = tl.zeros([BLOCK_K], dtype=ACC)
+    start = split * pixels_per_split
+    for step in range(tl.cdiv(pixels_per_split, BLOCK_P)):
+        offs_p = start + step * BLOCK_P + tl.arange(0, BLOCK_P)
+        mask_p = (offs_p < num_pixels) & (offs_p < start + pixels_per_split)
+        n, pd, ph, pw = split_index(offs_p, conv_d, conv_h, conv_w, G)
+        grad = conv_gradient(
+            grad_ptr, code_ptr, saved_ptr, n[None, :], offs_k[:, None], pd[None, :], ph[None, :], pw[None, :],
+            mask_k[:, None] & mask_p[None, :], conv_d, conv_h, conv_w, out_d, out_h, out_w,
+            stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
+            stride_en, stride_ek, stride_ed, stride_eh, stride_ew, G, ACC,
+        )  # fmt: skip  [BLOCK_K, BLOCK_P]
+        if NEEDS_WEIGHT:
+            from_d = pd * G.stride_d
+            from_h = ph * G.stride_h
+            from_w = pw * G.stride_w
+            d = from_d[:, None] + tap_d[None, :]
+            h = from_h[:, None] + tap_h[None, :]
+            w = from_w[:, None] + tap_w[None, :]
+            mask = (mask_p[:, None] & mask_n[None, :]) & inside(d, h, w, in_d, in_h, in_w, G)
+            from_p = n * stride_xn + offset_of(from_d, from_h, from_w, stride_xd, stride_xh, stride_xw, G)
+            x = load_operand(x_ptr, from_p[:, None] + from_n[None, :], mask, ACC)  # [BLOCK_P, BLOCK_N]
+            acc = multiply_accumulate(as_operand(grad, DTYPE, ACC), x, acc, PRECISION)
+        if NEEDS_BIAS and tile_n == 0:
+            bias_acc += tl.sum(widen(grad, ACC), axis=1)
+
+    row = (split * G.groups + group) * G.filters + offs_k
+    if NEEDS_WEIGHT:
+        mask = mask_k[:, None] & mask_n[None, :]
+        at = row.to(tl.int64)[:, None] * ROW + column[None, :]
+        tl.store(workspace_ptr + tl.where(mask, at, 0), acc, mask=mask)
+    if NEEDS_BIAS and tile_n == 0:
+        tl.store(workspace_ptr + tl.where(mask_k, row.to(tl.int64) * ROW + COLUMNS, 0), bias_acc, mask=mask_k)
+
+
+@triton.jit
+def conv_relu_pool_wgrad_reduce_kernel(
+    workspace_ptr, dweight_ptr, dbias_ptr,
+    num_elements, splits, stride_wk, stride_wc, stride_wd, stride_wh, stride_ww,
+    G: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, NEEDS_BIAS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    # One program: BLOCK elements of the (filter, column) workspace, summed over splits in order.
+    COLUMNS: tl.constexpr = G.taps * G.channels if NEEDS_WEIGHT else 0
+    ROW: tl.constexpr = COLUMNS + 1 if NEEDS_BIAS else COLUMNS
+    offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = offs < num_elements
+    total = tl.zeros([BLOCK], dtype=workspace_ptr.dtype.element_ty)
+    for split in range(splits):
+        total += tl.load(workspace_ptr + tl.where(mask, split * num_elements + offs, 0), mask=mask, other=0.0)
+    k = offs // ROW
+    column = offs % ROW
+    if NEEDS_WEIGHT:
+        is_weight = mask & (column < COLUMNS)
+        rd, rh, rw = split_tap(column // G.channels, G)
+        at = k * stride_wk + (column % G.channels) * stride_wc + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
+        rounded = round_to(total, dweight_ptr.dtype.element_ty)
+        tl.store(dweight_ptr + tl.where(is_weight, at, 0), rounded, mask=is_weight)
+    if NEEDS_BIAS:
+        is_bias = mask & (column == COLUMNS)
+        tl.store(dbias_ptr + tl.where(is_bias, k, 0), round_to(total, dbias_ptr.dtype.element_ty), mask=is_bias)
+
+
+def conv_relu_pool_wgrad(
+    grad: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    x: Tensor,
+    dweight: Tensor | None,
+    dbias: Tensor | None,
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: WgradTile | None = None,
+) -> None:
+    """Launch the weight gradient into `dweight` (K, C/groups, *kernel) and the bias gradient into `dbias` (K,).
+
+    Either may be None: not wanted, not computed. grad, code and saved as for `conv_relu_pool_dgrad`; x (N, C, *spatial).
+    """
+    filters = geometry.filters * geometry.groups
+    num_pixels = shapes.batch * shapes.conv[0] * shapes.conv[1] * shapes.conv[2]
+    if num_pixels == 0:
+        for gradient in (dweight, dbias):
+            if gradient is not None:
+                gradient.zero_()
+        return
+    needs = {"NEEDS_WEIGHT": dweight is not None, "NEEDS_BIAS": dbias is not None}
+    columns = geometry.taps * geometry.channels if dweight is not None else 0
+    row = columns + int(dbias is not None)
+    tile = tile or wgrad_tile(geometry, num_pixels, grad.dtype, programs_in_flight(grad.device))
+    acc = accumulator(grad.dtype)
+    workspace = torch.empty(
+        tile.splits * filters * row, dtype=torch.float64 if acc == tl.float64 else torch.float32, device=grad.device
+    )
+    extra = code if code is not None else saved
+    tiles = triton.cdiv(geometry.filters, tile.block_k) * max(triton.cdiv(columns, tile.block_n), 1)
+    launch(
+        conv_relu_pool_wgrad_kernel, (tiles, tile.splits, geometry.groups),
+        grad, code if code is not None else grad, saved if saved is not None else grad, x, workspace,
+        num_pixels, triton.cdiv(num_pixels, tile.splits), *shapes.input, *shapes.conv, *shapes.output,
+        *strides_of(grad), *strides_of(extra if extra is not None else grad), *strides_of(x),
+        G=geometry, ACC=acc, PRECISION=dot_precision(grad.dtype), OFFSET=offset_type(grad, extra, x), **needs,
+        BLOCK_K=tile.block_k, BLOCK_N=tile.block_n, BLOCK_P=tile.block_p,
+        num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    launch(
+        conv_relu_pool_wgrad_reduce_kernel, (triton.cdiv(filters * row, _REDUCE_BLOCK),),
+        workspace, dweight if dweight is not None else workspace, dbias if dbias is not None else workspace,
+        filters * row, tile.splits, *(strides_of(dweight) if dweight is not None else (0,) * 5),
+        G=geometry, **needs, BLOCK=_REDUCE_BLOCK,
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""The one place kernels are launched from, and the types and strides every launcher hands over."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+Launch = Callable[..., None]
+
+
+def _launch_on_device(kernel: Any, grid: tuple[int, ...], *args: Any, **kwargs: Any) -> None:
+    tensor: Tensor = args[0]
+    if tensor.is_cuda and tensor.device.index != torch.cuda.current_device():
+        with torch.cuda.device(tensor.device):
+            kernel[grid](*args, **kwargs)
+    else:
+        kernel[grid](*args, **kwargs)
+
+
+_launcher: Launch = _launch_on_device
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **kwargs: Any) -> None:
+    """Run `kernel` over `grid` with the arguments of its signature; the first one is a tensor on the device to use."""
+    _launcher(kernel, grid, *args, **kwargs)
+
+
+def replace_launcher(launcher: Launch | None) -> None:
+    """Send every launch to `launcher(kernel, grid, *args, **kwargs)` instead, or back to the device with None.
+
+    The compile check compiles what would have been launched; host-cost measurements launch nothing.
+    """
+    global _launcher
+    _launcher = launcher or _launch_on_device
+
+
+def accumulator(dtype: torch.dtype) -> tl.dtype:
+    """What sums are kept in: float64 for float64 tensors, else float32."""
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def dot_precision(dtype: torch.dtype) -> str:
+    """`"tf32"` where PyTorch would let a float32 convolution use it, else `"ieee"`."""
+    if dtype != torch.float32 or not torch.cuda.is_available():
+        return "ieee"
+    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+
+
+def offset_type(*tensors: Tensor | None) -> tl.dtype:
+    """int32 while every element offset of every tensor, with a tile's overhang, fits; int64 from 2^31 on."""
+    for tensor in tensors:
+        if tensor is not None and _span(tensor) >= 2**31 - 2**22:
+            return tl.int64
+    return tl.int32
+
+
+def _span(tensor: Tensor) -> int:
+    return 1 + sum((size - 1) * abs(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size)
+
+
+def programs_in_flight(device: torch.device) -> int:
+    """How many programs of a kernel keep the device busy: four per multiprocessor; 1 where there is no GPU."""
+    if device.type != "cuda":
+        return 1
+    return 4 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def strides_of(tensor: Tensor) -> tuple[int, int, int, int, int]:
+    """Element strides of the first two dimensions, then of depth, height and width, 0 for those it lacks."""
+    first, second, *spatial = tensor.stride()
+    depth, height, width = (0,) * (3 - len(spatial)) + tuple(spatial)
+    return first, second, depth, height, width

@@ -1,0 +1,38 @@
+"""Which memory format results take: PyTorch's own rule, read off strides."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """PyTorch's `suggest_memory_format`: whether a 4-D or 5-D tensor's strides rise in the order channels, width, height,
+    (depth,) batch. Where both formats would be true (one pixel, one channel) the strides of size-1 dimensions decide.
+    """
+    if tensor.dim() not in (4, 5):
+        return False
+    sizes, strides = tensor.shape, tensor.stride()
+    if strides[1] == 0:
+        return False
+    least = 0
+    for dim in (1, *range(tensor.dim() - 1, 1, -1), 0):
+        if sizes[dim] == 0 or strides[dim] < least:
+            return False
+        if dim == 0 and least == strides[1]:
+            return False
+        least = strides[dim] * max(sizes[dim], 1)
+    return True
+
+
+def output_format(*tensors: Tensor) -> bool:
+    """Whether a result computed from these tensors is channels_last: if any of them is."""
+    return any(is_channels_last(t) for t in tensors)
+
+
+def empty_in_format(size: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
+    """Unwritten tensor of `size` with the dtype and device of `like`, contiguous or channels_last."""
+    if not channels_last:
+        return torch.empty(size, dtype=like.dtype, device=like.device)
+    memory_format = torch.channels_last if len(size) == 4 else torch.channels_last_3d
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=memory_format)
