@@ -1,0 +1,73 @@
+"""What a person sees of a run: a progress bar or a line an epoch on stderr, and the summary at the end."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Display:
+    """A bar with loss, accuracy and samples a second when `bar` is asked for and stderr is a terminal; otherwise one
+    line at each evaluation.
+    """
+
+    def __init__(self, *, bar: bool, total_steps: int, done: int) -> None:
+        self._total = total_steps
+        self._step = done
+        self._train: tuple[float, float, float | None] | None = None
+        self._bar = None
+        if bar and sys.stderr.isatty():
+            self._bar = tqdm(total=total_steps, initial=done, unit="step", dynamic_ncols=True, file=sys.stderr)
+
+    def steps(self, step: int, loss: float, accuracy: float, samples_per_second: float | None) -> None:
+        """`step` steps are done; the latest had this mean loss and accuracy."""
+        self._train = (loss, accuracy, samples_per_second)
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._figures(), refresh=False)
+            self._bar.update(step - self._step)
+        self._step = step
+
+    def evaluation(self, epoch: float, loss: float, accuracy: float) -> None:
+        """The test split gave these."""
+        line = f"epoch {epoch:.4g}: step {self._step}/{self._total}"
+        if self._train is not None:
+            line += f"  {self._figures()}"
+        line += f"  test loss {loss:.4f} accuracy {accuracy:.4f}"
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _figures(self) -> str:
+        assert self._train is not None
+        loss, accuracy, speed = self._train
+        return f"loss {loss:.4f} accuracy {accuracy:.4f}" + (f" {speed:,.0f} samples/s" if speed else "")
+
+
+def summary_text(run_dir: str, summary: dict[str, Any]) -> str:
+    """A run's summary as one screen of text."""
+
+    def number(name: str, pattern: str) -> str:
+        value = summary.get(name)
+        return pattern.format(float(value)) if value is not None else "not measured"
+
+    interpreted = " (interpreted: not a speed measurement)" if summary["kernel_mode"] == "interpreted" else ""
+    lines = [
+        ("status", summary["status"] + (f": {summary['exit_reason']}" if summary["exit_reason"] else "")),
+        ("trained", f"{summary['model']} on {summary['data']}, {summary['parameters']:,} parameters"),
+        ("backend", f"{summary['backend']}: convolutions by {summary['conv_library']}, {summary['dtype']}"),
+        ("steps", f"{summary['steps']} ({summary['epochs']:.4g} epochs), seed {summary['seed']}"),
+        ("test accuracy", number("test_accuracy", "{:.4f}")),
+        ("test loss", number("test_loss", "{:.4f}")),
+        ("training took", number("train_seconds", "{:.2f} s")),
+        ("median step", number("step_ms_p50", "{:.3f} ms") + interpreted),
+        ("throughput", number("samples_per_second", "{:,.0f} samples/s") + interpreted),
+        ("peak memory", number("peak_memory_bytes", "{:,.0f} bytes")),
+        ("records", run_dir),
+    ]
+    return "\n".join(f"{name:<14} {value}" for name, value in lines)

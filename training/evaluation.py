@@ -1,0 +1,54 @@
+"""Loss, accuracy and confusion of a network on a whole split."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data import ImageData, Split
+from data.augmentation import normalise
+from training.config import Config
+from training.precision import autocast
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`loss` is the mean cross-entropy without label smoothing, `accuracy` a fraction, `confusion` int64
+    (classes, classes) on the CPU: rows are true classes, columns predicted ones.
+    """
+
+    loss: float
+    accuracy: float
+    confusion: Tensor
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, split: Split, data: ImageData, config: Config, between_batches: Callable[[], None]
+) -> Evaluation:
+    """Run `model` in eval mode over `split`, in order, and leave it in the mode it was in.
+
+    `between_batches` is called after each batch and may raise to break off.
+    """
+    device = split.images.device
+    was_training = model.training
+    confusion = torch.zeros(data.num_classes**2, dtype=torch.int64, device=device)
+    total_loss = torch.zeros((), dtype=torch.float64, device=device)
+    model.eval()
+    try:
+        for images, labels in zip(
+            split.images.split(2 * config.batch_size), split.labels.split(2 * config.batch_size), strict=True
+        ):
+            with autocast(config, device):
+                logits = model(normalise(images, data.mean, data.std, torch.float32))
+            total_loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+            confusion += torch.bincount(labels * data.num_classes + logits.argmax(1), minlength=data.num_classes**2)
+            between_batches()
+    finally:
+        model.train(was_training)
+    table = confusion.view(data.num_classes, data.num_classes).cpu()
+    return Evaluation(
+        loss=total_loss.item() / len(split), accuracy=table.diagonal().sum().item() / len(split), confusion=table
+    )

@@ -1,0 +1,66 @@
+"""Numeric type, TF32 switches and determinism of a run: set in one place, recorded from the same place."""
+
+import contextlib
+import os
+from typing import Any
+
+import torch
+
+from training.config import Config, ConfigError
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(config: Config) -> torch.device:
+    """The device that `config.device` means on this machine.
+
+    Raises:
+        ConfigError: a GPU is asked for, by `device` or by tf32, and there is none.
+    """
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise ConfigError("device='cuda' but no CUDA GPU is available; expected auto or cpu here")
+    device = torch.device("cpu" if config.device == "cpu" or not available else "cuda")
+    if config.dtype == "tf32" and device.type != "cuda":
+        raise ConfigError("dtype='tf32' needs a CUDA GPU; expected fp32, bf16 or fp16 on a CPU")
+    if config.dtype == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(f"dtype='bf16' is not supported by {torch.cuda.get_device_name()}; expected fp32 or fp16")
+    return device
+
+
+def set_numerics(config: Config) -> None:
+    """Switch TF32, cuDNN's choice of algorithms and determinism for the whole process, as `config` says."""
+    # The older spelling sets the newer one too; the newer alone would make the older raise when others read it.
+    torch.backends.cudnn.allow_tf32 = config.dtype == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = config.dtype == "tf32"
+    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.deterministic = config.deterministic
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+    torch.use_deterministic_algorithms(config.deterministic)
+
+
+def precision_record(config: Config) -> dict[str, Any]:
+    """What `set_numerics` left behind, read back from PyTorch, for `environment.json`."""
+    return {
+        "dtype": config.dtype,
+        "autocast": config.dtype in _AUTOCAST,
+        "conv_fp32_precision": torch.backends.cudnn.conv.fp32_precision,
+        "matmul_fp32_precision": torch.backends.cuda.matmul.fp32_precision,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "cublas_workspace_config": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    }
+
+
+def autocast(config: Config, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Context for forward passes: autocast to bf16 or fp16, or nothing for fp32 and tf32."""
+    if config.dtype not in _AUTOCAST:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=_AUTOCAST[config.dtype])
+
+
+def make_scaler(config: Config, device: torch.device) -> torch.amp.GradScaler:
+    """Loss scaling: at work for fp16 on a GPU, passes everything through otherwise."""
+    return torch.amp.GradScaler(device.type, enabled=config.dtype == "fp16" and device.type == "cuda")

@@ -1,0 +1,125 @@
+"""Collects what steps and evaluations give, and sends it to metrics.jsonl, the tracker and the display."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.checkpoint import Progress
+from training.config import Config
+from training.display import Display
+from training.evaluation import Evaluation
+from training.measurement import StepTimes
+from training.records import MetricsWriter, Row
+from training.tracking import Tracker
+
+EVERY_STEP_UNTIL = 100
+
+
+class Diverged(Exception):  # noqa: N818  how a run may end, no error of the program
+    """A training loss was not finite."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"the loss was {loss} at step {step}")
+        self.step = step
+
+
+class Recorder:
+    """Rows for every one of the first hundred steps, then for every `log_every`th: means over the steps since the row
+    before. Losses stay on the device until a row is due, so that the host does not wait for the GPU at each step.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        progress: Progress,
+        *,
+        steps_per_epoch: int,
+        total_steps: int,
+        times: StepTimes,
+        tracker: Tracker,
+    ) -> None:
+        self._config, self._progress, self._tracker, self.times = config, progress, tracker, times
+        self._steps_per_epoch, self._total_steps = steps_per_epoch, total_steps
+        self._writer = MetricsWriter(path)
+        self._display = Display(bar=config.progress, total_steps=total_steps, done=progress.step)
+        self._elapsed_before = progress.elapsed_s
+        self._begin = time.monotonic()
+        self._on_device: list[tuple[Tensor, Tensor, int]] = []  # loss, correct, samples of the latest steps
+        self._window: list[tuple[float, int, int]] = []  # the same on the host, since the last row
+
+    def step(self, loss: Tensor, correct: Tensor, samples: int, lr: float) -> None:
+        """Take in step number `progress.step`: its mean loss and number of right answers, on the device.
+
+        Raises:
+            Diverged: a loss since the last row is not finite. The row of that step is written.
+        """
+        self._on_device.append((loss, correct, samples))
+        step = self._progress.step
+        if step <= EVERY_STEP_UNTIL or step % self._config.log_every == 0 or step == self._total_steps:
+            self.collect()
+            self._write_training_row(lr)
+
+    def collect(self) -> None:
+        """Bring the losses of the latest steps to the host. Raises Diverged as `step` does."""
+        if not self._on_device:
+            return
+        losses = torch.stack([loss for loss, _, _ in self._on_device]).tolist()
+        corrects = torch.stack([correct for _, correct, _ in self._on_device]).tolist()
+        first = self._progress.step - len(losses) + 1
+        samples = [count for _, _, count in self._on_device]
+        self._on_device.clear()
+        self.times.collect()
+        for offset, (loss, correct, count) in enumerate(zip(losses, corrects, samples, strict=True)):
+            self._window.append((loss, correct, count))
+            if not math.isfinite(loss):
+                self._progress.step = first + offset
+                self._write_training_row(None)
+                raise Diverged(first + offset, loss)
+
+    def evaluation(self, result: Evaluation) -> None:
+        """Write a row with what the test split gave after `progress.step` steps."""
+        self._write({"test/loss": result.loss, "test/accuracy": result.accuracy})
+        self._display.evaluation(self._progress.step / self._steps_per_epoch, result.loss, result.accuracy)
+
+    def elapsed_s(self) -> float:
+        """Seconds worked on the run, by this process and those before it."""
+        return self._elapsed_before + time.monotonic() - self._begin
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain types for a checkpoint: step times and the steps no row has covered yet."""
+        return {"window": [list(entry) for entry in self._window], "times": self.times.as_record()}
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Go on from `as_record`'s result."""
+        self._window = [(loss, correct, samples) for loss, correct, samples in record["window"]]
+        self.times.restore(record["times"])
+
+    def close(self) -> None:
+        """Sync metrics.jsonl and leave the terminal tidy."""
+        self._display.close()
+        self._writer.close()
+
+    def _write_training_row(self, lr: float | None) -> None:
+        samples = sum(count for _, _, count in self._window)
+        loss = sum(loss * count for loss, _, count in self._window) / samples
+        accuracy = sum(correct for _, correct, _ in self._window) / samples
+        self._window.clear()
+        row = {"train/loss": loss, "train/accuracy": accuracy}
+        self._write(row if lr is None else {**row, "train/lr": lr})
+        self._display.steps(self._progress.step, loss, accuracy, self.times.samples_per_second())
+
+    def _write(self, metrics: Row) -> None:
+        step = self._progress.step
+        row = {"step": step, "epoch": step / self._steps_per_epoch, "time_s": round(self.elapsed_s(), 6), **metrics}
+        self._writer.write(row)
+        self._tracker.log(row)
+
+
+def rows_until(rows: list[Row], progress: Progress) -> list[Row]:
+    """Those of a run's rows that a checkpoint with `progress` stands behind; what came after it will come again."""
+    return [row for row in rows if row["step"] <= (progress.evaluated_step if "test/loss" in row else progress.step)]

@@ -1,0 +1,304 @@
+"""One run from settings to records: prepare everything, train, and leave a folder that says what happened."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kernels
+from data import load_data
+from data.augmentation import normalise
+from data.batches import num_batches
+from models import available_models, build_model
+from training import media
+from training.checkpoint import Progress, Trainee, read_checkpoint, restore
+from training.config import Config, ConfigError
+from training.environment import environment_record
+from training.evaluation import Evaluation
+from training.loop import Job, fit, save
+from training.measurement import StepTimes, peak_memory_bytes
+from training.optimization import make_optimizer, make_schedule
+from training.precision import choose_device, make_scaler, set_numerics
+from training.recorder import Diverged, Recorder, rows_until
+from training.records import Row, keep_rows, read_rows, write_json
+from training.run_folder import LAST_CHECKPOINT, RunFolder, RunFolderError, checkpoint_asked_for, run_dir_of
+from training.stopping import Interrupted, StopRequest
+from training.tracking import Tracker, check_available, start_tracker, tracking_mode
+
+EXIT_FINISHED, EXIT_FAILED, EXIT_DIVERGED = 0, 1, 3
+UNENDED = "did not end: it is still running, or was killed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run: its summary as in summary.json, and the exit code train.py ends with."""
+
+    run_dir: Path
+    summary: dict[str, Any]
+    exit_code: int
+    had_ended_before: bool = False
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: afresh, or at a checkpoint with the rows recorded up to it. `ended` is the summary of a run
+    with nothing left to do.
+    """
+
+    checkpoint: dict[str, Any] | None = None
+    rows: list[Row] = field(default_factory=list)
+    run_id: str | None = None
+    ended: dict[str, Any] | None = None
+
+
+def train(config: Config, announce: Callable[[str], None]) -> Outcome:
+    """Do the run that `config` describes, or what is left of it; `announce` gets lines for people to read.
+
+    Raises:
+        ConfigError, RunFolderError, data.DataError: settings, folder or data cannot be used. Nothing was created.
+        Exception: whatever ended the training; summary.json then says status "failed" and why.
+    """
+    config.validate()
+    device, mode = check_machine(config), tracking_mode(config)
+    with RunFolder(run_dir_of(config)) as folder:
+        start = find_start(folder, config)
+        if start.ended is not None:
+            code = EXIT_FINISHED if start.ended["status"] == "finished" else EXIT_DIVERGED
+            return Outcome(folder.path, start.ended, code, had_ended_before=True)
+        check_available(mode)
+        set_numerics(config)
+        job = prepare(config, device, folder.path)
+        progress = begin_progress(job, start)
+        folder.create()
+        environment = write_opening_records(job, start, progress)
+        announce(opening_line(job, progress, mode))
+        tracker = start_tracker(config, mode, folder.path, progress.run_id, {"environment": environment})
+        return conduct(job, start, progress, tracker)
+
+
+def check_machine(config: Config) -> torch.device:
+    """The device to train on, after checking that model and backend exist here. Raises ConfigError."""
+    if config.model not in available_models():
+        raise ConfigError(f"model={config.model!r}; expected one of: {', '.join(available_models())}")
+    device = choose_device(config)
+    if config.backend == "triton" and device.type == "cpu" and not kernels.INTERPRETED:
+        raise ConfigError(
+            "backend='triton' with device='cpu' beside a GPU; set TRITON_INTERPRET=1 to interpret the kernels"
+        )
+    return device
+
+
+def find_start(folder: RunFolder, config: Config) -> Start:
+    """Decide between a fresh start, going on, and nothing to do, without changing anything.
+
+    Raises:
+        RunFolderError: `--resume never` in a used folder, other settings than the recorded ones, unreadable records.
+    """
+    recorded, summary = folder.recorded_config(), folder.recorded_summary()
+    explicit = None
+    if config.resume not in ("auto", "never") and not _same(Path(config.resume), folder.path):
+        explicit = checkpoint_asked_for(config.resume)
+    own = folder.path / LAST_CHECKPOINT
+    if explicit is not None and recorded is not None and not _same(explicit.parent, own.parent):
+        raise RunFolderError(
+            f"run_dir {folder.path} holds a run already, so it cannot take {explicit} up; give a new run_dir"
+        )
+    if explicit is None and recorded is None:
+        return Start()
+    if config.resume == "never":
+        raise RunFolderError(
+            f"run_dir {folder.path} holds a run already and resume is never; give a new run_dir, or --resume auto"
+        )
+    if explicit is None and recorded is not None:
+        _refuse_differences(folder.path, config, recorded)
+        if summary is not None and summary.get("status") in ("finished", "diverged"):
+            return Start(ended=summary)
+        if not own.is_file():
+            return Start(run_id=summary.get("run_id") if summary else None)
+    path = explicit or own
+    content = read_checkpoint(path)
+    _refuse_differences(path, config, content["config"])
+    metrics = path.parent.parent / "metrics.jsonl"
+    try:
+        rows = rows_until(read_rows(metrics), Progress(**content["progress"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(f"{metrics} and {path} cannot be gone on with: {error}") from error
+    in_place = _same(path.parent, own.parent)
+    return Start(checkpoint=content, rows=rows, run_id=content["progress"]["run_id"] if in_place else None)
+
+
+def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
+    """Load the data and build what trains on it; weights depend on the seed alone, not on device or backend.
+
+    Raises:
+        DataError, ConfigError: the data cannot be used, or not by this network.
+    """
+    data = load_data(config.data, data_dir=config.data_dir, device=device)
+    torch.manual_seed(config.seed)
+    try:
+        model = build_model(
+            config.model,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            image_size=data.image_size,
+            backend=config.backend,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    model.to(device)
+    steps_per_epoch = num_batches(len(data.train), config.batch_size, drop_last=True)
+    total_steps = min(config.epochs * steps_per_epoch, config.max_steps or config.epochs * steps_per_epoch)
+    optimizer = make_optimizer(model, config)
+    trainee = Trainee(model, optimizer, make_schedule(optimizer, config, total_steps), make_scaler(config, device))
+    return Job(config, data, device, trainee, run_dir, steps_per_epoch, total_steps)
+
+
+def begin_progress(job: Job, start: Start) -> Progress:
+    """The run's progress: that of the checkpoint, whose state is put back into the trainee, or none yet."""
+    run_id = start.run_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    if start.checkpoint is None:
+        return Progress(run_id=run_id, started_at=datetime.now(UTC).isoformat(timespec="seconds"))
+    progress = restore(start.checkpoint, job.trainee)
+    progress.run_id = run_id
+    return progress
+
+
+def write_opening_records(job: Job, start: Start, progress: Progress) -> dict[str, Any]:
+    """config.json, environment.json, the rows gone on from and a first summary.json; returns the environment."""
+    if start.checkpoint is None:
+        for stale in ("checkpoints", "media"):  # of a run that was killed before it saved anything of use
+            shutil.rmtree(job.run_dir / stale)
+            (job.run_dir / stale).mkdir()
+    environment = environment_record(job.config, job.device)
+    write_json(job.run_dir / "config.json", job.config.as_record())
+    write_json(job.run_dir / "environment.json", environment)
+    keep_rows(job.run_dir / "metrics.jsonl", start.rows)
+    return environment
+
+
+def conduct(job: Job, start: Start, progress: Progress, tracker: Tracker) -> Outcome:
+    """Train, and record how it ended, however it ends."""
+    times = StepTimes(job.device)
+    recorder = Recorder(
+        job.run_dir / "metrics.jsonl",
+        job.config,
+        progress,
+        steps_per_epoch=job.steps_per_epoch,
+        total_steps=job.total_steps,
+        times=times,
+        tracker=tracker,
+    )
+    if start.checkpoint is not None:
+        recorder.restore(start.checkpoint["measurements"])
+    status, reason, code = "failed", None, EXIT_FAILED
+    write_summary(job, progress, times, "interrupted", UNENDED)
+    try:
+        with StopRequest() as stop:
+            try:
+                write_media(job, fit(job, progress, recorder, stop), tracker)
+                status, code = "finished", EXIT_FINISHED
+            except Interrupted as interrupted:
+                status, reason, code = "interrupted", str(interrupted), interrupted.exit_code
+                save(job, progress, recorder, job.run_dir / LAST_CHECKPOINT)
+    except Diverged as diverged:
+        status, reason, code = "diverged", str(diverged), EXIT_DIVERGED
+    except KeyboardInterrupt:
+        status, reason = "interrupted", "stopped at once by a second Ctrl-C, without a checkpoint of this moment"
+        raise
+    except BaseException as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise
+    finally:
+        recorder.close()
+        summary = write_summary(job, progress, times, status, reason)
+        tracker.finish(summary, code)
+    return Outcome(job.run_dir, summary, code)
+
+
+def write_summary(job: Job, progress: Progress, times: StepTimes, status: str, reason: str | None) -> dict[str, Any]:
+    """Write summary.json, and return it."""
+    config, model = job.config, job.trainee.model
+    library, mode = what_convolves(job)
+    saved = (job.run_dir / LAST_CHECKPOINT).is_file()
+    summary = {
+        "status": status,
+        "exit_reason": reason,
+        "run_id": progress.run_id,
+        "group": config.group,
+        "started_at": progress.started_at,
+        "data": config.data,
+        "model": config.model,
+        "backend": config.backend,
+        "conv_library": library,
+        "kernel_mode": mode,
+        "dtype": config.dtype,
+        "seed": config.seed,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "epochs": progress.step / job.steps_per_epoch,
+        "steps": progress.step,
+        "test_accuracy": progress.test_accuracy,
+        "test_loss": progress.test_loss,
+        "train_seconds": progress.train_seconds,
+        "step_ms_p50": times.median_ms(),
+        "samples_per_second": times.samples_per_second(),
+        "peak_memory_bytes": peak_memory_bytes(job.device),
+        "checkpoint": str(LAST_CHECKPOINT) if saved else None,
+    }
+    write_json(job.run_dir / "summary.json", summary)
+    return summary
+
+
+def what_convolves(job: Job) -> tuple[str, str]:
+    """(conv_library, kernel_mode) of this run: what `kernels` says of the backend, or ("none", "compiled") in a
+    network without convolutions.
+    """
+    if not media.has_convolution(job.trainee.model):
+        return "none", "compiled"
+    return kernels.conv_library(job.config.backend), kernels.kernel_mode(job.config.backend)
+
+
+def write_media(job: Job, result: Evaluation, tracker: Tracker) -> None:
+    """Confusion table, first-layer filters and feature maps, into media/ and to the tracker."""
+    folder, step = job.run_dir / "media", job.total_steps
+    rows = media.confusion_rows(result.confusion, job.data.class_names)
+    media.write_confusion(folder / "confusion.csv", rows)
+    tracker.table("confusion", ("true", "predicted", "count"), rows, step)
+    layer = media.first_convolution(job.trainee.model)
+    if layer is None:
+        return
+    image = normalise(job.data.test.images[:1], job.data.mean, job.data.std, torch.float32)[0]
+    tiles = {
+        "filters": media.filter_tiles(layer.weight),  # type: ignore[arg-type]
+        "feature_maps": media.feature_tiles(job.trainee.model, layer, image),
+    }
+    for name, pictures in tiles.items():
+        media.write_grid(folder / f"{name}.png", pictures)
+        tracker.image(name, folder / f"{name}.png", step)
+
+
+def opening_line(job: Job, progress: Progress, mode: str) -> str:
+    """What is about to happen, in one line."""
+    config, (library, kernel_mode) = job.config, what_convolves(job)
+    begin = f"from step {progress.step} of" if progress.step else "for"
+    place = torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu"
+    return (
+        f"training {config.model} on {config.data} ({len(job.data.train)} train, {len(job.data.test)} test) {begin} "
+        f"{job.total_steps} steps of {config.batch_size}; {config.backend} ({library}, {kernel_mode}), {config.dtype} "
+        f"on {place}; W&B {mode}; {job.run_dir}"
+    )
+
+
+def _refuse_differences(where: Path, config: Config, recorded: dict[str, Any]) -> None:
+    differences = config.differences(recorded)
+    if differences:
+        raise RunFolderError(f"{where} has a run with other settings ({'; '.join(differences)}); give a new run_dir")
+
+
+def _same(first: Path, second: Path) -> bool:
+    return first.resolve() == second.resolve()

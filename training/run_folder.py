@@ -1,0 +1,145 @@
+"""The folder of one run: who may use it, and whether there is something in it to go on with.
+
+.lock           held (flock) by the process that works here
+config.json     the settings the run was started with
+environment.json
+metrics.jsonl   one row a step or evaluation
+summary.json    from the first step on; status "interrupted" until the run ends in another way
+checkpoints/    last.pt and best.pt
+media/          pictures and tables
+wandb/          Weights & Biases' own files
+"""
+
+import fcntl
+import os
+import secrets
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from training.config import Config
+from training.records import read_json
+
+OWN_NAMES = frozenset(
+    {".lock", "config.json", "environment.json", "metrics.jsonl", "summary.json", "checkpoints", "media", "wandb"}
+)
+LAST_CHECKPOINT = Path("checkpoints") / "last.pt"
+BEST_CHECKPOINT = Path("checkpoints") / "best.pt"
+
+
+class RunFolderError(ValueError):
+    """The run folder cannot be used as asked. The message is one line with the path."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class RunFolder:
+    """One run's folder, locked while the `with` block lasts so that no other process writes into it.
+
+    Leaving the block without `create` having been called removes nothing and leaves nothing behind.
+
+    Raises (on entering):
+        RunFolderError: another process holds the lock, the folder holds something else than a run, or it cannot be
+            read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def __enter__(self) -> "RunFolder":
+        try:
+            if self.path.exists():
+                self._refuse_foreign()
+                if any(self.path.iterdir()):
+                    self._take_lock()
+        except OSError as error:
+            raise RunFolderError(f"run_dir {self.path}: {error.strerror or error}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def create(self) -> None:
+        """Make the folder and what is under it, and lock it if that was not done on entering."""
+        try:
+            for sub in ("checkpoints", "media"):
+                (self.path / sub).mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+        except OSError as error:
+            raise RunFolderError(f"run_dir {self.path}: {error.strerror or error}") from error
+
+    def recorded_config(self) -> dict[str, Any] | None:
+        """config.json, or None in a folder where no run has started."""
+        return self._read("config.json")
+
+    def recorded_summary(self) -> dict[str, Any] | None:
+        """summary.json, or None where there is none."""
+        return self._read("summary.json")
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            return read_json(self.path / name)
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"{self.path / name} cannot be read as a run's record: {error}") from error
+
+    def _refuse_foreign(self) -> None:
+        if not self.path.is_dir():
+            raise RunFolderError(f"run_dir {self.path} is a file; expected a new folder or that of a run")
+        # A log beside the records is what a shell redirection or a scheduler leaves.
+        foreign = sorted(
+            entry.name for entry in self.path.iterdir() if entry.name not in OWN_NAMES and entry.suffix != ".log"
+        )
+        if foreign:
+            raise RunFolderError(
+                f"run_dir {self.path} holds something that is not a run's ({foreign[0]}); "
+                "expected a new or empty folder, or that of a run"
+            )
+
+    def _take_lock(self) -> None:
+        if self._lock is not None:
+            return
+        lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise RunFolderError(
+                f"run_dir {self.path} is in use by another process; expected one run a folder"
+            ) from None
+        self._lock = lock
+
+
+def run_dir_of(config: Config) -> Path:
+    """The folder `config` asks for: `run_dir`, else the one that `resume` points into, else a new name under runs/."""
+    if config.run_dir is not None:
+        return config.run_dir
+    if config.resume not in ("auto", "never"):
+        checkpoint = checkpoint_asked_for(config.resume)
+        if checkpoint.parent.name == LAST_CHECKPOINT.parent.name:
+            return checkpoint.parent.parent
+    data = Path(config.data).name or "data"
+    when = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{when}-{data}-{config.model}-{config.backend}-seed{config.seed}-{secrets.token_hex(2)}"
+
+
+def checkpoint_asked_for(resume: str) -> Path:
+    """The checkpoint file that `--resume <path>` means: the file itself, or a run folder's last one.
+
+    Raises:
+        RunFolderError: there is no such file.
+    """
+    path = Path(resume)
+    if path.is_dir():
+        path = path / LAST_CHECKPOINT
+    if not path.is_file():
+        raise RunFolderError(
+            f"resume={resume!r}: no checkpoint there ({path}); expected auto, never, a run or a checkpoint"
+        )
+    return path
