@@ -16,7 +16,7 @@ def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, dtype
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     scale = rearrange(1 / (255 * std.to(wide)), "c -> c 1 1")
     shift = rearrange(mean.to(wide) / std.to(wide), "c -> c 1 1")
-    return images.to(wide).mul_(scale).sub_(shift).to(dtype)
+    return images.to(wide).mul(scale).sub_(shift).to(dtype)
 
 
 def augment(

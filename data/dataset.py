@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from einops import rearrange
+from einops import repeat
 
 
 class DataError(ValueError):
@@ -15,7 +15,7 @@ class DataError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """Images (N, C, H, W) uint8 in 0..255 and labels (N,) int64, both on one device."""
 
@@ -26,7 +26,7 @@ class Split:
         return self.images.shape[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageData:
     """A classification data set held whole on the training device.
 
@@ -55,7 +55,7 @@ class ImageData:
         return self.train.images.shape[2], self.train.images.shape[3]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ArraySplit:
     """A split as a loader reads it: images (N, C, H, W) uint8 and labels (N,) int64 in host memory."""
 
@@ -112,15 +112,10 @@ def size_text(images: npt.NDArray[np.uint8]) -> str:
     return f"{images.shape[-2]}x{images.shape[-1]}"
 
 
-def channels_first(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(N, H, W, C) as pictures are decoded -> contiguous (N, C, H, W)."""
-    return np.ascontiguousarray(rearrange(pictures, "n h w c -> n c h w"))
-
-
 def _with_channels(split: ArraySplit, channels: int) -> ArraySplit:
     if split.images.shape[1] == channels:
         return split
-    return ArraySplit(np.repeat(split.images, channels, axis=1), split.labels)
+    return ArraySplit(repeat(split.images, "n 1 h w -> n c h w", c=channels).copy(), split.labels)
 
 
 def _to_device(split: ArraySplit, device: torch.device | str) -> Split:

@@ -33,7 +33,7 @@ def load_data(name: str, *, data_dir: str | Path | None = None, device: torch.de
         return load_digits(device)
     if name in HUB_IDS:
         return _load_folder(Path(data_dir) if data_dir is not None else download(HUB_IDS[name]), name, device)
-    if Path(name).expanduser().exists():
+    if name and Path(name).expanduser().exists():
         _refuse_data_dir(name, data_dir)
         return _load_folder(Path(name), Path(name).resolve().name, device)
     if HUB_ID.fullmatch(name):
@@ -50,6 +50,13 @@ def load_data(name: str, *, data_dir: str | Path | None = None, device: torch.de
 
 def _load_folder(folder: Path, name: str, device: torch.device | str) -> ImageData:
     folder = folder.expanduser()
+    try:
+        return _load_existing_folder(folder, name, device)
+    except OSError as error:  # no permission, a disk that fails
+        raise DataError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from error
+
+
+def _load_existing_folder(folder: Path, name: str, device: torch.device | str) -> ImageData:
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {found}; expected a folder with {LAYOUTS}")

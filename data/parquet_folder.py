@@ -174,7 +174,7 @@ def _read_labels(paths: list[Path], columns: Columns) -> npt.NDArray[np.int64]:
         if values.null_count:
             row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
             raise DataError(f"{path}, row {row}: label is null; expected {_expected_labels(columns)}")
-        labels = values.cast(pa.int64()).to_numpy()
+        labels = values.cast(pa.int64(), safe=False).to_numpy()  # a uint64 past int64 turns negative
         bad = np.flatnonzero((labels < 0) | (labels >= (len(columns.class_names or ()) or MOST_CLASSES)))
         if len(bad):
             raise DataError(f"{path}, row {bad[0]}: label is {labels[bad[0]]}; expected {_expected_labels(columns)}")

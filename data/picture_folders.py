@@ -34,7 +34,7 @@ def _read_split(split: Path, class_names: tuple[str, ...], name: str) -> ArraySp
     for label, class_name in enumerate(class_names):
         if class_name not in folders:
             continue
-        paths = sorted(path for path in folders[class_name].rglob("*") if path.suffix.lower() in SUFFIXES)
+        paths = sorted(path for path in folders[class_name].rglob("*") if _is_picture(path))
         if not paths:
             raise DataError(
                 f"{folders[class_name]}: no pictures; expected at least one of: {', '.join(sorted(SUFFIXES))}"
@@ -43,6 +43,10 @@ def _read_split(split: Path, class_names: tuple[str, ...], name: str) -> ArraySp
         labels += [label] * len(paths)
     images = decode_pictures(pictures, len(pictures), f"{name} {split.name}")
     return ArraySplit(images, np.asarray(labels, dtype=np.int64))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
 
 
 def _class_folders(split: Path) -> dict[str, Path]:

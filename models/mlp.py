@@ -31,7 +31,7 @@ class MLP(nn.Module):
 def mlp(inputs: ModelInputs, *, hidden: Sequence[int] = (256, 128)) -> MLP:
     """`hidden`: units of each hidden layer; an empty sequence is a linear classifier. No convolution: no backend."""
     height, width = require_size("mlp", inputs.image_size)
-    if isinstance(hidden, (str, int)):
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence):
         raise ValueError(f"hidden={hidden!r}; expected a sequence of layer sizes such as (256, 128)")
     units = [at_least_one("hidden", size) for size in hidden]
     return MLP(inputs.in_channels * height * width, units, inputs.num_classes)

@@ -1,0 +1,131 @@
+"""Flips and shifts against a loop over single pictures; normalisation against its formula."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from data.augmentation import Border, augment, normalise
+
+
+def _pictures(num: int = 40, channels: int = 3, height: int = 6, width: int = 9) -> torch.Tensor:
+    shape = (num, channels, height, width)
+    return torch.randint(1, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def _augment(images: torch.Tensor, seed: int = 1, **settings: Any) -> torch.Tensor:
+    return augment(images, generator=torch.Generator().manual_seed(seed), **{"flip": True, "translate": 2, **settings})
+
+
+def _all_variants(image: torch.Tensor, translate: int, border: Border) -> torch.Tensor:
+    """Every mirrored and shifted version of one (C, H, W) picture: padded, then cropped at every place."""
+    padding = [translate] * 4
+    mode = {"reflect": "reflect", "zero": "constant"}[border]
+    variants = []
+    for mirrored in (image, image.flip(-1)):
+        padded = F.pad(mirrored[None].float(), padding, mode=mode)[0].to(torch.uint8)
+        variants += [
+            padded[:, top : top + image.shape[1], left : left + image.shape[2]]
+            for top in range(2 * translate + 1)
+            for left in range(2 * translate + 1)
+        ]
+    return torch.stack(variants)
+
+
+@pytest.mark.parametrize("border", ["reflect", "zero"])
+@pytest.mark.parametrize("translate", [1, 2, 4])
+def test_each_picture_is_one_of_its_padded_crops(border: Border, translate: int) -> None:
+    images = _pictures()
+    moved = _augment(images, translate=translate, border=border)
+    used = set()
+    for before, after in zip(images, moved, strict=True):
+        matches = (_all_variants(before, translate, border) == after).flatten(1).all(1).nonzero()
+        assert len(matches) == 1
+        used.add(matches.item())
+    assert len(used) > 12  # 40 pictures over 18 variants or more
+
+
+def test_all_shifts_and_both_directions_are_equally_likely() -> None:
+    image = _pictures(1, 1, 5, 5)
+    moved = _augment(image.expand(18_000, -1, -1, -1), translate=1)
+    variants = _all_variants(image[0], 1, "reflect")
+    counts = torch.stack([(moved == variant).flatten(1).all(1).sum() for variant in variants])
+    assert counts.sum() == 18_000
+    # 1,000 expected of each, standard deviation 31
+    assert ((counts - 1000).abs() < 150).all()
+
+
+def test_nothing_asked_for_changes_nothing() -> None:
+    images = _pictures()
+    assert torch.equal(_augment(images, flip=False, translate=0), images)
+
+
+def test_flip_alone_mirrors_about_half() -> None:
+    images = _pictures(400)
+    moved = _augment(images, translate=0)
+    mirrored = (moved == images.flip(-1)).flatten(1).all(1)
+    assert torch.equal(moved[~mirrored], images[~mirrored])
+    assert 150 < mirrored.sum() < 250
+
+
+def test_vertical_shifts_do_not_depend_on_flip() -> None:
+    images = _pictures()
+
+    def shifts(moved: torch.Tensor) -> list[int]:
+        matches = [
+            (_all_variants(before, 2, "reflect") == after).flatten(1).all(1).nonzero().item()
+            for before, after in zip(images, moved, strict=True)
+        ]
+        return [int(variant) % 25 // 5 for variant in matches]
+
+    assert shifts(_augment(images)) == shifts(_augment(images, flip=False))
+
+
+def test_the_generator_alone_decides() -> None:
+    images = _pictures()
+    first = _augment(images)
+    torch.manual_seed(5)
+    assert torch.equal(_augment(images), first)
+    assert not torch.equal(_augment(images, seed=2), first)
+
+
+def test_the_pictures_given_are_left_as_they_were() -> None:
+    images = _pictures()
+    before = images.clone()
+    _augment(images, border="zero")
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(("translate", "border", "limit"), [(-1, "reflect", 5), (6, "reflect", 5), (7, "zero", 6)])
+def test_translate_out_of_range(translate: int, border: Border, limit: int) -> None:
+    with pytest.raises(ValueError, match=rf"^translate={translate}; expected 0\.\.{limit} pixels for 6x9 pictures"):
+        _augment(_pictures(), translate=translate, border=border)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_normalise_is_its_formula(dtype: torch.dtype) -> None:
+    images = _pictures()
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.25, 0.2, 0.1])
+    result = normalise(images, mean, std, dtype)
+    expected = (images.double() / 255 - mean.double()[:, None, None]) / std.double()[:, None, None]
+    assert result.dtype == dtype
+    # cancellation leaves an error on the scale of the larger term, here at most 10
+    bound = 10 * (torch.finfo(torch.float32).eps * 4 if dtype != torch.float64 else 1e-15)
+    bound += expected.abs().max().item() * (torch.finfo(dtype).eps if dtype.itemsize == 2 else 0)
+    assert (result.double() - expected).abs().max() <= bound
+
+
+def test_normalised_training_images_have_mean_0_and_variance_1() -> None:
+    from data import load_data
+
+    digits = load_data("digits")
+    x = normalise(digits.train.images, digits.mean, digits.std, torch.float64)
+    assert x.mean().item() == pytest.approx(0, abs=1e-6)
+    assert x.var(correction=0).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_normalise_keeps_channels_last() -> None:
+    images = _pictures().contiguous(memory_format=torch.channels_last)
+    result = normalise(images, torch.zeros(3), torch.ones(3), torch.float32)
+    assert result.is_contiguous(memory_format=torch.channels_last)
