@@ -13,7 +13,6 @@ from sweeping.errors import SweepError
 from sweeping.parameters import Value
 
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
-ARGS_FILE = "args.json"
 
 _ARGS_MACROS = (
     "args",
@@ -56,7 +55,7 @@ def check_command(command: Sequence[str]) -> None:
 def build_argv(command: Sequence[str], *, program: str, params: Mapping[str, Value], run_dir: Path) -> list[str]:
     """The words that start one run, `params` written as W&B's agent writes them.
 
-    ``${args_json_file}`` names a file in `run_dir`, which `write_args_file` writes.
+    ``${args_json_file}`` names a file beside `run_dir`, which `write_args_file` writes.
     """
     argv: list[str] = []
     for word in command:
@@ -68,10 +67,15 @@ def build_argv(command: Sequence[str], *, program: str, params: Mapping[str, Val
     return argv
 
 
+def args_file(run_dir: Path) -> Path:
+    """The file of ``${args_json_file}``: beside the run folder, which holds nothing but the run's records."""
+    return run_dir.with_name(f"{run_dir.name}.args.json")
+
+
 def write_args_file(command: Sequence[str], params: Mapping[str, Value], run_dir: Path) -> None:
     """Write the file that ``${args_json_file}`` names, where `command` uses it."""
     if "${args_json_file}" in command:
-        (run_dir / ARGS_FILE).write_text(json.dumps(dict(params)) + "\n", encoding="utf-8")
+        args_file(run_dir).write_text(json.dumps(dict(params)) + "\n", encoding="utf-8")
 
 
 def _expand(macro: str, program: str, params: Mapping[str, Value], run_dir: Path) -> list[str]:
@@ -100,7 +104,7 @@ def _expand(macro: str, program: str, params: Mapping[str, Value], run_dir: Path
         case "args_json":
             return [json.dumps(dict(params))]
         case "args_json_file":
-            return [str(run_dir / ARGS_FILE)]
+            return [str(args_file(run_dir))]
         case "args_append_hydra":
             return [f"+{pair}" for pair in pairs]
         case _:

@@ -71,9 +71,9 @@ def _start_ticks(pid: int) -> int | None:
 
 
 def is_locked(run_dir: Path) -> bool:
-    """Whether a run is writing `run_dir`: train.py holds a lock on the file ``lock`` in it."""
+    """Whether a run is writing `run_dir`: train.py holds a lock on the file ``.lock`` in it."""
     try:
-        with (run_dir / "lock").open("rb") as file:
+        with (run_dir / ".lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -202,6 +202,6 @@ def _check_values(where: str, distribution: str, settings: Mapping[str, Any]) ->
             raise SweepError(f"{where}.min: is {low}; {distribution} needs more than 0")
         if distribution.endswith("log_uniform") and max(abs(low), abs(high)) > 100:
             raise SweepError(
-                f"{where}: {distribution} takes natural logarithms, and e^{max(abs(low), abs(high)):g} is out of range; "
+                f"{where}: {distribution} takes natural logarithms, here {low:g} to {high:g}, which is out of range; "
                 f"for plain values use {distribution}_values"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -127,7 +128,29 @@ def metric_value(run_dir: Path, name: str) -> float | None:
 
 
 def _number(value: Any) -> float | None:
+    if value in ("NaN", "Infinity", "-Infinity"):  # how the records write what JSON has no number for
+        return float(value)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def write_failure(run_dir: Path, params: Mapping[str, Any], reason: str) -> None:
+    """Give a run that ended before it wrote any record the least a comparison needs to count it.
+
+    Its summary.json says that it failed and why. Where another run of the sweep has a config.json, so does it: that
+    run's settings with `params`.
+    """
+    if (run_dir / "summary.json").exists():
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if not (run_dir / "config.json").exists():
+        for sibling in sorted(run_dir.parent.glob("*/config.json")):
+            with contextlib.suppress(OSError, ValueError):
+                asked = {**json.loads(sibling.read_text(encoding="utf-8")), **params}
+                write_json(run_dir / "config.json", asked)
+                break
+    known = {name: params[name] for name in ("data", "model", "backend", "dtype", "seed") if name in params}
+    summary = {"schema_version": SCHEMA_VERSION, "status": "failed", "exit_reason": reason, **known}
+    write_json(run_dir / "summary.json", summary)
 
 
 def last_line(log: Path) -> str:

@@ -95,8 +95,7 @@ def read_sweep(path: Path, *, home: Path, online: bool = False) -> Sweep:
 
 def _checked(path: Path, content: dict[str, Any], home: Path, online: bool) -> Sweep:
     method = content["method"]
-    if not online:
-        _refuse_online_keys(content)
+    _refuse_keys(content, online)
     for name in content["parameters"]:
         if not _PARAMETER_NAME.fullmatch(name):
             raise SweepError(f"parameters.{name}: a parameter's name is letters, digits, '_', '.' and '-'")
@@ -108,9 +107,7 @@ def _checked(path: Path, content: dict[str, Any], home: Path, online: bool) -> S
         raise SweepError("metric: is missing; method: bayes needs a metric to optimise")
     run_cap = content.get("run_cap")
     if run_cap is None and method != "grid" and not online:
-        raise SweepError(
-            f"run_cap: is missing; method: {method} never ends by itself, so say how many runs it may make"
-        )
+        raise SweepError(f"run_cap: is missing; method: {method} never ends by itself, so say how many runs to make")
     command = tuple(str(word) for word in content.get("command", DEFAULT_COMMAND))
     check_command(command)
     return Sweep(
@@ -130,11 +127,14 @@ def _checked(path: Path, content: dict[str, Any], home: Path, online: bool) -> S
     )
 
 
-def _refuse_online_keys(content: Mapping[str, Any]) -> None:
+def _refuse_keys(content: Mapping[str, Any], online: bool) -> None:
+    """Refuse the keys of W&B's own search where it does not run, and the one that asks for a third way."""
+    if online:
+        if content.get("controller", {}).get("type") == "local":
+            raise SweepError("controller.type: local needs `wandb controller`; leave it out, with or without --online")
+        return
     if "controller" in content:
-        raise SweepError(
-            "controller: says where W&B searches, and this search runs here; leave it out, or use --online"
-        )
+        raise SweepError("controller: says where W&B searches, but the search runs here; drop it, or use --online")
     for key in ("impute", "impute_while_running"):
         if key in content.get("metric", {}):
             raise SweepError(f"metric.{key}: only W&B's own search reads it; leave it out, or use --online")
@@ -173,9 +173,7 @@ def _hyperband(content: Mapping[str, Any] | None, metric: Metric | None) -> Hype
         bands = tuple(sorted(int(content["max_iter"] / eta**k) for k in range(1, int(content["s"]) + 1)))
         bands = tuple(band for band in bands if band >= 1)
         if not bands:
-            raise SweepError(
-                f"early_terminate: max_iter {content['max_iter']} leaves no iteration to judge at; raise it"
-            )
+            raise SweepError(f"early_terminate.max_iter: {content['max_iter']} leaves no step to judge at; raise it")
     elif "min_iter" in content:
         for key in ("max_iter", "s"):
             if key in content:

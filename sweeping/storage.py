@@ -39,9 +39,7 @@ def check_url(url: str) -> sqlalchemy.URL:
     try:
         parsed = sqlalchemy.make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise SweepError(
-            "--storage: is not a URL; expected postgresql://user@host/database or sqlite:///file"
-        ) from None
+        raise SweepError("--storage: not a URL; expected postgresql://user@host/database or sqlite:///file") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
@@ -76,7 +74,7 @@ def open_study(url: sqlalchemy.URL, name: str, *, maximize: bool) -> tuple[BaseS
             storage = optuna.storages.get_storage(
                 RDBStorage(url.render_as_string(hide_password=False), engine_kwargs={"connect_args": timeout})
             )
-            direction = "maximize" if maximize else "minimize"
+            direction = optuna.study.StudyDirection.MAXIMIZE if maximize else optuna.study.StudyDirection.MINIMIZE
             study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
             return storage, study
         except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError) as error:

@@ -53,12 +53,12 @@ def load_sweep_file(path: Path) -> dict[str, Any]:
 
 def _yaml_reason(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or " ".join(str(error).split())
+    reason = str(getattr(error, "problem", None) or " ".join(str(error).split()))
     return f"line {mark.line + 1}, column {mark.column + 1}: {reason}" if mark else reason
 
 
 def _kind(node: yaml.Node) -> str:
-    return {"sequence": "list", "scalar": "single value"}.get(node.id, node.id)
+    return "list" if isinstance(node, yaml.SequenceNode) else "single value"
 
 
 def _join(key: str, part: str) -> str:
@@ -90,7 +90,7 @@ def _check_node(node: yaml.Node, path: Path, key: str, open_nodes: set[int]) -> 
 def _key_name(node: yaml.Node, path: Path, parent: str) -> str:
     where = f"line {node.start_mark.line + 1}"
     if not isinstance(node, yaml.ScalarNode):
-        raise SweepError(f"{path}: {parent or 'top level'}: a key on {where} is a {_kind(node)}; keys are text")
+        raise SweepError(f"{path}: {parent or 'top level'}: a key on {where} is not text")
     if node.tag == "tag:yaml.org,2002:merge":
         return "<<"
     if node.tag != "tag:yaml.org,2002:str":
