@@ -1,0 +1,216 @@
+"""How a table is shown to a reader: columns chosen and joined, numbers rounded, units in the headings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from analysis.accuracy import NO_VERDICT_NEEDED
+from analysis.conditions import CONDITION, REFERENCE, condition_title
+from analysis.speed import INTERPRETED, MEASURED
+
+MISSING = "–"
+NOT_MEASURED = "not measured"
+# Headings whose cells are words; all others hold numbers and are set flush right.
+TEXT_HEADINGS = frozenset(
+    {"Compared", "Backend", "Equivalence", "Method", "Machine", "Library", "Kernels", "Measurement", "Agreement",
+     "Run", "Status", "Reason", "Not finished"}
+)  # fmt: skip
+
+
+def number(value: Any, digits: int, *, signed: bool = False) -> str:
+    """``value`` to ``digits`` decimals with a true minus sign; MISSING for None or NaN."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+
+def significant(value: Any, digits: int = 3) -> str:
+    """``value`` to ``digits`` significant digits, no exponent from 0.001 to 100,000; MISSING for None or NaN."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if value == 0 or math.isinf(value):
+        return "0" if value == 0 else number(value, 0)
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}" if 1e-3 <= abs(value) < 1e5 else f"{value:.{digits - 1}e}"
+
+
+def shown(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table called ``name`` (accuracy, speed, agreement, runs) as its reader sees it: text, units in headings.
+
+    The first column, ``Compared``, says which network, data, dtype and settings a row belongs to.
+    """
+    view = _VIEWS[name](table)
+    titles = [condition_title(dict(zip(CONDITION, row, strict=True))) for row in table[CONDITION].to_numpy()]
+    view.insert(0, "Compared", titles)
+    return view
+
+
+def markdown(table: pd.DataFrame, name: str) -> str:
+    """``shown`` as a Markdown table, numbers flush right."""
+    view = shown(name, table)
+    rule = ["---" if heading in TEXT_HEADINGS else "---:" for heading in view.columns]
+    lines = [list(view.columns), rule, *view.to_numpy().tolist()]
+    return "".join("| " + " | ".join(_markdown_cell(cell) for cell in line) + " |\n" for line in lines)
+
+
+def joined(view: pd.DataFrame, into: str, *others: str, heading: str | None = None) -> pd.DataFrame:
+    """The view with the columns ``others`` set below the text of ``into``, on lines of their own where not MISSING."""
+    cells = [
+        "\n".join([first, *(text for text in rest if text not in (MISSING, ""))])
+        for first, *rest in view[[into, *others]].to_numpy()
+    ]
+    narrower = view.assign(**{into: cells}).drop(columns=list(others))
+    return narrower.rename(columns={into: heading or into})
+
+
+def plain(view: pd.DataFrame, indent: str = "  ") -> str:
+    """A frame of text as columns for a terminal."""
+    columns = [[heading, *view[heading]] for heading in view.columns]
+    widths = [max(map(len, cells)) for cells in columns]
+    lines = []
+    for row in zip(*columns, strict=True):
+        cells = [
+            cell.ljust(width) if heading in TEXT_HEADINGS else cell.rjust(width)
+            for heading, cell, width in zip(view.columns, row, widths, strict=True)
+        ]
+        lines.append((indent + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def interval_text(mean: float, low: float, high: float, digits: int = 2, *, signed: bool = False) -> str:
+    """``+0.12 [−0.05, +0.29]``, or the mean alone and ``[–]`` where the interval is undefined."""
+    if math.isnan(mean):
+        return MISSING
+    middle = number(mean, digits, signed=signed)
+    if math.isnan(low) or math.isnan(high):
+        return f"{middle} [{MISSING}]"
+    return f"{middle} [{number(low, digits, signed=signed)}, {number(high, digits, signed=signed)}]"
+
+
+def not_finished_text(row: Any) -> str:
+    """``1 diverged, 2 unfinished`` from the counts of an accuracy row; ``0`` where every run finished."""
+    counts = [(int(row[f"n_{word}"]), word) for word in ("failed", "diverged", "unfinished")]
+    return ", ".join(f"{count} {word}" for count, word in counts if count) or "0"
+
+
+def equivalence_text(row: Any) -> str:
+    """The verdict with its margin, p-value and, where it was not reached, the seeds it would take."""
+    verdict = str(row["equivalence"])
+    if verdict in NO_VERDICT_NEEDED or math.isnan(row["margin_points"]) or verdict.startswith("no finished"):
+        return verdict
+    notes = [f"margin ±{row['margin_points']:g} points"]
+    if not math.isnan(row["tost_p_value"]):
+        p_value = row["tost_p_value"]
+        notes.append("TOST p < 0.001" if p_value < 0.001 else f"TOST p = {p_value:.3f}")
+    if not math.isnan(row["seeds_needed"]) and verdict.startswith(("too few", "equivalence not shown")):
+        notes.append(f"about {row['seeds_needed']:.0f} seeds a side needed at this spread")
+    return f"{verdict} ({', '.join(notes)})"
+
+
+def _finished_text(row: Any) -> str:
+    finished, seeds = int(row["n_finished"]), int(row["n_seeds"])
+    return str(finished) if finished == seeds else f"{finished} ({seeds} seeds)"
+
+
+def _accuracy_view(table: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for _, row in table.iterrows():
+        # A NaN that was recorded is shown as one; a quantity that has too few seeds to exist is a dash.
+        mean_undefined = "NaN" if row["n_seeds"] > 0 else MISSING
+        std_undefined = "NaN" if row["n_seeds"] > 1 else MISSING
+
+        def cell(value: float, undefined: str) -> str:
+            return undefined if math.isnan(value) else number(value, 2)
+
+        low, high = row["test_accuracy_min_percent"], row["test_accuracy_max_percent"]
+        rows.append(
+            {
+                "Backend": row["backend"],
+                "Finished n": _finished_text(row),
+                "Not finished": not_finished_text(row),
+                "Mean %": cell(row["test_accuracy_mean_percent"], mean_undefined),
+                "Std points": cell(row["test_accuracy_std_points"], std_undefined),
+                "Min–max %": mean_undefined if math.isnan(low) else f"{number(low, 2)}–{number(high, 2)}",
+                f"Difference to {REFERENCE}, points [95 %]": interval_text(
+                    row["difference_points"],
+                    row["difference_ci95_low_points"],
+                    row["difference_ci95_high_points"],
+                    signed=True,
+                ),
+                "Method": row["difference_method"] or MISSING,
+                "Equivalence": equivalence_text(row),
+            }
+        )
+    return pd.DataFrame(rows, dtype="object")
+
+
+def _speed_view(table: pd.DataFrame) -> pd.DataFrame:
+    headings = ["Machine", "Backend", "Library", "Kernels", "Runs n", "Step ms", "p20–p80 ms", "Samples/s",
+                "Peak memory MiB", f"Speed-up over {REFERENCE} [95 %]", "Measurement"]  # fmt: skip
+    rows = []
+    for _, row in table.iterrows():
+        timed = row["measurement"] == MEASURED
+        spread = f"{significant(row['step_ms_p50_p20'])}–{significant(row['step_ms_p50_p80'])}"
+        ratio = interval_text(row["speedup_vs_cudnn"], row["speedup_ci95_low"], row["speedup_ci95_high"])
+        cells = [
+            significant(row["step_ms_p50_median"]),
+            MISSING if math.isnan(row["step_ms_p50_p20"]) else spread,
+            significant(row["samples_per_second_median"]),
+            significant(row["peak_memory_MiB_median"]),
+            "reference" if row["backend"] == REFERENCE else ratio,
+        ]
+        if not timed:
+            cells = [NOT_MEASURED if row["measurement"] == INTERPRETED else MISSING] + [MISSING] * 4
+        names = [row["device"], row["backend"], row["conv_library"], row["kernel_mode"], str(row["n_runs"])]
+        rows.append([*names, *cells, row["measurement"]])
+    return pd.DataFrame(rows, columns=headings, dtype="object")
+
+
+def _agreement_view(table: pd.DataFrame) -> pd.DataFrame:
+    headings = ["Backend", "Seed", "Steps compared", "Largest relative difference", "Limit", "Agreement"]
+    rows = [
+        [row["backend"], str(row["seed"]), str(row["steps_compared"]), significant(row["max_relative_difference"], 2),
+         MISSING if math.isnan(row["limit"]) else f"{row['limit']:g}", row["agreement"]]
+        for _, row in table.iterrows()
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=headings, dtype="object")
+
+
+def _runs_view(table: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for _, row in table.iterrows():
+        undefined = "NaN" if row["status"] == "finished" else MISSING
+        accuracy = row["test_accuracy_percent"]
+        damaged = f"{row['damaged_metric_lines']} metric lines damaged" if row["damaged_metric_lines"] else ""
+        rows.append(
+            {
+                "Run": row["run"],
+                "Backend": str(row["backend"]),
+                "Seed": MISSING if row["seed"] is None else str(row["seed"]),
+                "Status": row["status"],
+                "Test accuracy %": undefined if math.isnan(accuracy) else number(accuracy, 2),
+                "Training s": significant(row["train_seconds"])
+                + (" (interpreted)" if row["kernel_mode"] == "interpreted" else ""),
+                "Steps": number(row["steps"], 0),
+                "Reason": "; ".join(part for part in (row["reason"], damaged) if part),
+            }
+        )
+    return pd.DataFrame(rows, dtype="object")
+
+
+def _markdown_cell(cell: str) -> str:
+    return " ".join(cell.replace("\\", "\\\\").replace("|", "\\|").split())
+
+
+_VIEWS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "accuracy": _accuracy_view,
+    "speed": _speed_view,
+    "agreement": _agreement_view,
+    "runs": _runs_view,
+}
