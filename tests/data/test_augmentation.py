@@ -36,7 +36,7 @@ def _all_variants(image: torch.Tensor, translate: int, border: Border) -> torch.
 @pytest.mark.parametrize("border", ["reflect", "zero"])
 @pytest.mark.parametrize("translate", [1, 2, 4])
 def test_each_picture_is_one_of_its_padded_crops(border: Border, translate: int) -> None:
-    images = _pictures()
+    images = _pictures(width=11)  # some widths make a shifted picture its own mirror image
     moved = _augment(images, translate=translate, border=border)
     used = set()
     for before, after in zip(images, moved, strict=True):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import picture, png
 from PIL import Image
 
 from data.dataset import DataError
 from data.decoding import THREADS_FROM_BYTES, EncodedPicture, decode_picture, decode_pictures
+from tests.data.picture_files import picture, png
 
 
 def _encoded(image: Image.Image, kind: str = "PNG", **options: object) -> EncodedPicture:

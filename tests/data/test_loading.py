@@ -6,9 +6,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from picture_files import write_parquet_folder
 
 from data import DataError, load_data
+from tests.data.picture_files import write_parquet_folder
 
 
 def _refusal(name: str, **options: Any) -> str:

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from picture_files import NAMES, features, picture, png, write_parquet_folder, write_shard
 
 from data import DataError, load_data
+from tests.data.picture_files import NAMES, features, picture, png, write_parquet_folder, write_shard
 
 REAL_CIFAR10 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cifar10"
 PNG = png(picture(0))

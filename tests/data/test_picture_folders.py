@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from picture_files import picture, png
 
 from data import DataError, load_data
+from tests.data.picture_files import picture, png
 
 
 def _write(folder: Path) -> Path:
