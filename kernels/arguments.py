@@ -272,6 +272,7 @@ def build_geometry(x_size: Sequence[int], weight_size: Sequence[int], layer: Lay
         filters=weight_size[0] // layer.groups,
         activation=layer.activation,
         pool=layer.pool,
+        partial_windows=layer.ceil_mode or any(layer.pool_padding),
         count_include_pad=layer.count_include_pad,
         **per_dimension,
     )

@@ -26,6 +26,7 @@ from kernels.device_functions import (
 )
 from kernels.geometry import Geometry, Shapes
 from kernels.launch import accumulator, dot_precision, launch, offset_type, strides_of
+from kernels.runtime import device_function
 from kernels.tiles import DgradTile, dgrad_tile
 
 
@@ -113,7 +114,7 @@ def conv_relu_pool_dgrad_kernel(
     tl.store(dx_ptr + tl.where(mask, at, 0), round_to(acc, DTYPE), mask=mask)
 
 
-@triton.jit
+@device_function
 def _first_tap(
     phase, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr, STEP: tl.constexpr
 ):
@@ -128,7 +129,7 @@ def _first_tap(
         return first
 
 
-@triton.jit
+@device_function
 def _exact(numerator, STRIDE: tl.constexpr):
     """numerator / STRIDE for multiples of STRIDE, negative ones included; anything for others, which are masked."""
     if STRIDE == 1:
@@ -137,7 +138,7 @@ def _exact(numerator, STRIDE: tl.constexpr):
         return tl.where(numerator < 0, -((-numerator) // STRIDE), numerator // STRIDE)
 
 
-@triton.jit
+@device_function
 def _split_phase_tap(index, G: tl.constexpr):
     mw = index % G.phase_taps_w
     mh = mw * 0
@@ -149,7 +150,7 @@ def _split_phase_tap(index, G: tl.constexpr):
     return md, mh, mw
 
 
-@triton.jit
+@device_function
 def _phase_tap(first_d, first_h, first_w, md, mh, mw, G: tl.constexpr):
     return first_d + md * G.tap_step_d, first_h + mh * G.tap_step_h, first_w + mw * G.tap_step_w
 

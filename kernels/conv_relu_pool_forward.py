@@ -28,6 +28,7 @@ from kernels.device_functions import (
 )
 from kernels.geometry import Geometry, Shapes
 from kernels.launch import accumulator, dot_precision, launch, offset_type, strides_of
+from kernels.runtime import device_function
 from kernels.tiles import ForwardTile, forward_tile
 
 
@@ -72,7 +73,9 @@ def conv_relu_pool_forward_kernel(
 
     for first in range(0, G.window, JOINT):
         pd, ph, pw = _window_pixel(column_od, column_oh, column_ow, first + column // BLOCK_P, G)
-        exists = (column_p < num_outputs) & inside(pd, ph, pw, conv_d, conv_h, conv_w, G)
+        exists = column_p < num_outputs
+        if G.partial_windows:
+            exists = exists & inside(pd, ph, pw, conv_d, conv_h, conv_w, G)
         acc = _convolve(
             x_ptr, weight_ptr, column_n, pd, ph, pw, exists, offs_k, mask_k, in_d, in_h, in_w,
             stride_xn, stride_xc, stride_xd, stride_xh, stride_xw,
@@ -91,8 +94,10 @@ def conv_relu_pool_forward_kernel(
         else:
             for piece in tl.static_range(JOINT):
                 element = first + piece
-                ed, eh, ew = _window_pixel(od, oh, ow, element, G)
-                here = mask_p & inside(ed, eh, ew, conv_d, conv_h, conv_w, G)
+                here = mask_p
+                if G.partial_windows:
+                    ed, eh, ew = _window_pixel(od, oh, ow, element, G)
+                    here = here & inside(ed, eh, ew, conv_d, conv_h, conv_w, G)
                 part = _piece(value, piece, BLOCK_K, BLOCK_P, JOINT)
                 best, code, winner = _fold(best, code, winner, part, element, here, Y_DTYPE, G)
 
@@ -116,21 +121,21 @@ def conv_relu_pool_forward_kernel(
     tl.store(y_ptr + at, round_to(best, Y_DTYPE), mask=mask)
 
 
-@triton.jit
+@device_function
 def _window_pixel(od, oh, ow, element, G: tl.constexpr):
     """Convolution pixel that is the given element of the window of pooled output (od, oh, ow)."""
     ed, eh, ew = split_element(element, G)
-    pw = ow * G.pool_stride_w - G.pool_padding_w + ew * G.pool_dilation_w
+    pw = ow * G.pool_stride_w + (ew * G.pool_dilation_w - G.pool_padding_w)
     ph = oh
     pd = od
     if G.rank >= 2:
-        ph = oh * G.pool_stride_h - G.pool_padding_h + eh * G.pool_dilation_h
+        ph = oh * G.pool_stride_h + (eh * G.pool_dilation_h - G.pool_padding_h)
     if G.rank == 3:
-        pd = od * G.pool_stride_d - G.pool_padding_d + ed * G.pool_dilation_d
+        pd = od * G.pool_stride_d + (ed * G.pool_dilation_d - G.pool_padding_d)
     return pd, ph, pw
 
 
-@triton.jit
+@device_function
 def _convolve(
     x_ptr, weight_ptr, n, pd, ph, pw, exists, offs_k, mask_k, in_d, in_h, in_w,
     stride_xn, stride_xc, stride_xd, stride_xh, stride_xw,
@@ -180,12 +185,12 @@ def _convolve(
     return acc
 
 
-@triton.jit
+@device_function
 def _dilated(rd, rh, rw, G: tl.constexpr):
     return rd * G.dilation_d, rh * G.dilation_h, rw * G.dilation_w
 
 
-@triton.jit
+@device_function
 def _plus(base_d, base_h, base_w, tap_d, tap_h, tap_w, G: tl.constexpr):
     """Base coordinates [1, COLUMNS] plus tap offsets [BLOCK_C]; dimensions the layer lacks stay as they are."""
     w = base_w + tap_w[:, None]
@@ -198,7 +203,7 @@ def _plus(base_d, base_h, base_w, tap_d, tap_h, tap_w, G: tl.constexpr):
     return d, h, w
 
 
-@triton.jit
+@device_function
 def _piece(value, PIECE: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr, JOINT: tl.constexpr):
     """Columns PIECE * BLOCK_P ... of `value` as [BLOCK_K, BLOCK_P]: a choice of registers, no data moves."""
     if JOINT == 2:
@@ -219,7 +224,7 @@ def _piece(value, PIECE: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.conste
             return high
 
 
-@triton.jit
+@device_function
 def _fold(best, code, winner, value, element, exists, DTYPE: tl.constexpr, G: tl.constexpr):
     """Fold one window element into the running result. First of equals wins, the last NaN beats everything."""
     if G.pool == "avg":
@@ -235,7 +240,7 @@ def _fold(best, code, winner, value, element, exists, DTYPE: tl.constexpr, G: tl
         return tl.where(take, active, best), tl.where(take, element, code), winner
 
 
-@triton.jit
+@device_function
 def _store_bits(code_ptr, value, at, exists, offs_k, group, stride_ek, G: tl.constexpr, BLOCK_K: tl.constexpr):
     """Write "ReLU was on" of each convolution output, eight filters to a byte: value [BLOCK_K, COLUMNS]."""
     BYTES: tl.constexpr = (G.filters + 7) // 8

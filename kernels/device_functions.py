@@ -4,15 +4,14 @@
 with fewer spatial dimensions the leading ones are the constant 0 and drop out.
 """
 
-import triton
 import triton.language as tl
 
-from kernels.runtime import INTERPRETED
+from kernels.runtime import INTERPRETED, device_function
 
 _INTERPRETED = tl.constexpr(INTERPRETED)
 
 
-@triton.jit
+@device_function
 def split_index(index, size_d, size_h, size_w, G: tl.constexpr):
     """Flat (n, d, h, w) index, w fastest -> n, d, h, w."""
     w = index % size_w
@@ -28,7 +27,7 @@ def split_index(index, size_d, size_h, size_w, G: tl.constexpr):
     return rest, d, h, w
 
 
-@triton.jit
+@device_function
 def split_tap(tap, G: tl.constexpr):
     """Flat filter element, w fastest -> its (d, h, w)."""
     w = tap % G.kernel_w
@@ -41,7 +40,7 @@ def split_tap(tap, G: tl.constexpr):
     return d, h, w
 
 
-@triton.jit
+@device_function
 def split_element(element, G: tl.constexpr):
     """Flat window element, w fastest -> its (d, h, w)."""
     w = element % G.window_w
@@ -54,7 +53,7 @@ def split_element(element, G: tl.constexpr):
     return d, h, w
 
 
-@triton.jit
+@device_function
 def inside(d, h, w, size_d, size_h, size_w, G: tl.constexpr):
     """Whether (d, h, w) lies in a volume of that size; dimensions the layer lacks are not tested."""
     mask = (w >= 0) & (w < size_w)
@@ -65,7 +64,7 @@ def inside(d, h, w, size_d, size_h, size_w, G: tl.constexpr):
     return mask
 
 
-@triton.jit
+@device_function
 def offset_of(d, h, w, stride_d, stride_h, stride_w, G: tl.constexpr):
     """Element offset of (d, h, w) in a tensor of those strides."""
     offset = w * stride_w
@@ -76,7 +75,7 @@ def offset_of(d, h, w, stride_d, stride_h, stride_w, G: tl.constexpr):
     return offset
 
 
-@triton.jit
+@device_function
 def round_to(value, DTYPE: tl.constexpr):
     """`value` (the accumulator's type) rounded to nearest even in DTYPE.
 
@@ -92,7 +91,7 @@ def round_to(value, DTYPE: tl.constexpr):
         return value.to(DTYPE)
 
 
-@triton.jit
+@device_function
 def as_operand(value, DTYPE: tl.constexpr, ACC: tl.constexpr):
     """A computed value as an operand of a product of DTYPE tensors: rounded to DTYPE, as if it had been stored."""
     if _INTERPRETED:
@@ -101,7 +100,7 @@ def as_operand(value, DTYPE: tl.constexpr, ACC: tl.constexpr):
         return round_to(value, DTYPE)
 
 
-@triton.jit
+@device_function
 def widen(value, ACC: tl.constexpr):
     """`value` in the accumulator's type (float32, or float64 for float64 tensors)."""
     if _INTERPRETED and value.dtype == tl.bfloat16 and ACC == tl.float64:
@@ -110,7 +109,7 @@ def widen(value, ACC: tl.constexpr):
         return value.to(ACC)
 
 
-@triton.jit
+@device_function
 def load_operand(ptr, offsets, mask, ACC: tl.constexpr):
     """Masked load, 0 where masked; masked offsets are pulled to 0 because pipelined copies on a GPU drop the mask.
 
@@ -123,13 +122,13 @@ def load_operand(ptr, offsets, mask, ACC: tl.constexpr):
         return value
 
 
-@triton.jit
+@device_function
 def multiply_accumulate(a, b, acc, PRECISION: tl.constexpr):
     """acc + a @ b, float32 operands multiplied as PRECISION ("ieee" or "tf32") says."""
     return tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=acc.dtype)
 
 
-@triton.jit
+@device_function
 def activate(x, G: tl.constexpr):
     """ReLU (NaN stays NaN, as in PyTorch), SiLU x·sigmoid(x), exact GELU x·Phi(x), or x itself."""
     if G.activation == "relu":
@@ -142,7 +141,7 @@ def activate(x, G: tl.constexpr):
         return x
 
 
-@triton.jit
+@device_function
 def activation_slope(z, G: tl.constexpr):
     """d activation / dz for the smooth ones. SiLU: s(1 + z(1 - s)); GELU: Phi(z) + z·phi(z)."""
     if G.activation == "silu":
@@ -152,7 +151,7 @@ def activation_slope(z, G: tl.constexpr):
         return 0.5 * (1.0 + tl.erf(z * 0.7071067811865476)) + z * 0.3989422804014327 * tl.exp(-0.5 * z * z)
 
 
-@triton.jit
+@device_function
 def average_divisor(od, oh, ow, conv_d, conv_h, conv_w, G: tl.constexpr):
     """How many pixels PyTorch divides the window at output (od, oh, ow) by."""
     count = _window_span(ow, conv_w, G.pool_stride_w, G.pool_padding_w, G.window_w, G.count_include_pad)
@@ -163,7 +162,7 @@ def average_divisor(od, oh, ow, conv_d, conv_h, conv_w, G: tl.constexpr):
     return count
 
 
-@triton.jit
+@device_function
 def _window_span(o, size, STRIDE: tl.constexpr, PADDING: tl.constexpr, WINDOW: tl.constexpr, INCLUDE_PAD: tl.constexpr):
     start = o * STRIDE - PADDING
     if INCLUDE_PAD:
@@ -172,7 +171,7 @@ def _window_span(o, size, STRIDE: tl.constexpr, PADDING: tl.constexpr, WINDOW: t
         return tl.minimum(start + WINDOW, size) - tl.maximum(start, 0)
 
 
-@triton.jit
+@device_function
 def conv_gradient(
     grad_ptr, code_ptr, saved_ptr,
     n, k, d, h, w, mask,
@@ -258,15 +257,18 @@ def conv_gradient(
         return total
 
 
-@triton.jit
-def _covering(p, j, out_size, WINDOW: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr):
+@device_function
+def _covering(p, j: tl.constexpr, out_size, WINDOW: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr):
     """The j-th window back that covers pixel p: its index, the window element p is, and whether there is one."""
-    o = (p + PADDING) // STRIDE - j
-    back = p + PADDING - o * STRIDE
-    element = back
+    if PADDING > 0:
+        p = p + PADDING
+    o = p // STRIDE
+    if j > 0:
+        o = o - j
+    element = p - o * STRIDE
     ok = (o >= 0) & (o < out_size)
     if DILATION > 1:
-        element = back // DILATION
-        ok = ok & (back % DILATION == 0)
+        ok = ok & (element % DILATION == 0)
+        element = element // DILATION
     ok = ok & (element < WINDOW)
     return o, element, ok

@@ -18,7 +18,7 @@ class Geometry:
     """The static description of a layer, passed whole to the kernels as one constexpr.
 
     `channels` and `filters` are per group (C/groups and K/groups). `activation` is relu, silu, gelu or none; `pool`
-    is max, avg or none. Convolution padding is the low side's: the high side only shows in the output size.
+    is max, avg or none; `partial_windows` says whether a window may reach over the convolution's edge. Convolution padding is the low side's: the high side only shows in the output size.
     """
 
     rank: int
@@ -51,6 +51,7 @@ class Geometry:
     pool_dilation_d: int
     pool_dilation_h: int
     pool_dilation_w: int
+    partial_windows: bool
     count_include_pad: bool
 
     @property

@@ -1,5 +1,6 @@
 """The one place kernels are launched from, and the types and strides every launcher hands over."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,16 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from kernels.runtime import INTERPRETED
+
 Launch = Callable[..., None]
+
+if INTERPRETED:
+    # The interpreter does every int32 sum and product a second time in int64 to report overflow, at half of a small
+    # kernel's time; `offset_type` has ruled overflow out.
+    from triton.runtime.interpreter import interpreter_builder
+
+    interpreter_builder.options = dataclasses.replace(interpreter_builder.options, sanitize_overflow=False)
 
 
 def _launch_on_device(kernel: Any, grid: tuple[int, ...], *args: Any, **kwargs: Any) -> None:

@@ -6,6 +6,8 @@ Import this module before triton. Whether a kernel is compiled or interpreted is
 
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -45,3 +47,16 @@ def conv_library(backend: str) -> str:
             return "native"
         return f"cudnn {version // 10000}.{version // 100 % 100}.{version % 100}"
     return "onednn" if torch.backends.mkldnn.is_available() else "native"
+
+
+def device_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function that kernels call: `triton.jit` when compiled, plain Python when interpreted.
+
+    Triton's interpreter patches all of `triton.language` anew at every call of a jitted function (3.7: 2 ms a call, a third
+    of a small kernel's time); inside a running kernel the patches already stand, and plain Python runs the same source.
+    """
+    if INTERPRETED:
+        return function
+    import triton
+
+    return triton.jit(function)  # type: ignore[no-any-return]
