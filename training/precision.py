@@ -30,9 +30,12 @@ def choose_device(config: Config) -> torch.device:
 
 def set_numerics(config: Config) -> None:
     """Switch TF32, cuDNN's choice of algorithms and determinism for the whole process, as `config` says."""
-    # The older spelling sets the newer one too; the newer alone would make the older raise when others read it.
+    # Both spellings, the older first: the newer alone would make the older raise when others read it.
     torch.backends.cudnn.allow_tf32 = config.dtype == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = config.dtype == "tf32"
+    fp32_precision = "tf32" if config.dtype == "tf32" else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = fp32_precision  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = fp32_precision
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.deterministic = config.deterministic
     if config.deterministic:
@@ -45,7 +48,7 @@ def precision_record(config: Config) -> dict[str, Any]:
     return {
         "dtype": config.dtype,
         "autocast": config.dtype in _AUTOCAST,
-        "conv_fp32_precision": torch.backends.cudnn.conv.fp32_precision,
+        "conv_fp32_precision": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
         "matmul_fp32_precision": torch.backends.cuda.matmul.fp32_precision,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "cudnn_deterministic": torch.backends.cudnn.deterministic,

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,18 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the file at `path` by `content`, on disk before this returns."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
-def replacing(path: Path):  # type: ignore[no-untyped-def]
-    """Give a temporary path beside `path` to write to, and move it to `path` when that went well."""
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to, and move the file to `path` once it is whole and on disk."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

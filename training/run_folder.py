@@ -67,11 +67,19 @@ class RunFolder:
             self._lock = None
 
     def create(self) -> None:
-        """Make the folder and what is under it, and lock it if that was not done on entering."""
+        """Make the folder and what is under it, and lock it if that was not done on entering.
+
+        Raises:
+            RunFolderError: it cannot be made, or another process has taken it since.
+        """
+        locked_before = self._lock is not None
         try:
-            for sub in ("checkpoints", "media"):
-                (self.path / sub).mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
+            if not locked_before and (self.path / "config.json").exists():
+                raise RunFolderError(f"run_dir {self.path} has been taken by another process meanwhile; give another")
+            for sub in ("checkpoints", "media"):
+                (self.path / sub).mkdir(exist_ok=True)
         except OSError as error:
             raise RunFolderError(f"run_dir {self.path}: {error.strerror or error}") from error
 
@@ -140,6 +148,6 @@ def checkpoint_asked_for(resume: str) -> Path:
         path = path / LAST_CHECKPOINT
     if not path.is_file():
         raise RunFolderError(
-            f"resume={resume!r}: no checkpoint there ({path}); expected auto, never, a run or a checkpoint"
+            f"resume={resume!r}: no checkpoint at {path}; expected auto, never, a run or a checkpoint"
         )
     return path

@@ -8,7 +8,7 @@ from typing import Any
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  a request, no error
     """Training stopped between two steps because the process was asked to."""
 
     def __init__(self, signal_number: int) -> None:
