@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 
 from analysis.accuracy import AGREEMENT_LIMIT, loss_differences, seed_scores
 from analysis.conditions import CONDITION, REFERENCE, backends, condition_title, conditions
@@ -120,6 +121,8 @@ def _curves(stem: str, title: str, group: pd.DataFrame, metrics: pd.DataFrame) -
         by_epoch = bool(np.isfinite(rows["epoch"]).all())
         canvas, axes = _canvas()
         binned = _draw_curves(axes, group, rows, "epoch" if by_epoch else "step", scale)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(left=0)
         axes.set_xlabel("epoch" if by_epoch else "optimizer step")
         axes.set_ylabel(label)
         if (limits := _robust_limits(rows["value"] * scale)) is not None:
@@ -153,7 +156,7 @@ def _draw_curves(axes: Axes, group: pd.DataFrame, rows: pd.DataFrame, x: str, sc
         mean = pd.DataFrame({"x": places.mean(axis=1), "y": values.mean(axis=1)}).dropna()
         marker = style.marker if len(mean) <= 30 else None
         label = _label(f"{name}, mean of {len(finished)}" if len(finished) > 1 else name)
-        axes.plot(mean["x"], mean["y"], color=style.colour, ls=style.line, lw=style.width, marker=marker, ms=4,
+        axes.plot(mean["x"], mean["y"], color=style.colour, ls=style.line, lw=style.width, marker=marker, ms=2 + 1.5 * style.width,
                   zorder=style.order, label=label)  # fmt: skip
     return int(points.size().max())
 
@@ -175,6 +178,11 @@ def _accuracy(stem: str, title: str, group: pd.DataFrame) -> Iterator[Figure]:
     if not scores:
         return
     canvas, axes = _canvas(height=1.15 + 0.62 * len(scores))
+    # The view is set by what was measured: at two seeds an interval can be a hundred times as wide.
+    measured = [value for _, values in scores for value in values if math.isfinite(value)]
+    room = max(0.5 * (max(measured) - min(measured)), 0.1)
+    left, right = min(measured) - room, max(measured) + room
+    cut = False
     for row, (name, values) in enumerate(reversed(scores)):
         style = _STYLES.get(name, _OTHER_STYLE)
         # Seeds are spread on a fixed ladder, so that equal accuracies stay countable.
@@ -185,13 +193,17 @@ def _accuracy(stem: str, title: str, group: pd.DataFrame) -> Iterator[Figure]:
         interval = mean_interval(values)
         mean = float(np.mean(values))
         if interval.defined:
+            cut |= interval.low < left or interval.high > right
             axes.plot([interval.low, interval.high], [row - 0.32] * 2, color=style.colour, lw=3, solid_capstyle="butt")
         axes.plot([mean, mean], [row - 0.42, row - 0.22], color="#1d2733", lw=2)
     axes.set_yticks(range(len(scores)), [_label(name) for name, _ in reversed(scores)])
     axes.set_ylim(-0.65, len(scores) - 0.45)
+    axes.set_xlim(left, right)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("test accuracy, %")
     caption = f"{title}: test accuracy, one mark a seed; below it the mean (tick) and its 95 % interval (bar, Student)."
+    if cut:
+        caption += " An interval goes on beyond the figure; its ends are in the CSV."
     yield _figure(canvas, f"accuracy-{stem}", "accuracy", caption)
 
 
@@ -255,8 +267,8 @@ def _confusions(stem: str, title: str, group: pd.DataFrame, folders: dict[str, P
         few = len(labels) <= _NUMBERS_UP_TO
         for row, column in np.argwhere(matrix > 0) if few else []:
             dark = share[row, column] > 0.5
-            axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", fontsize=8,
-                      color="white" if dark else "#a01c1c" if row != column else "#1d2733")  # fmt: skip
+            colour = "white" if dark else "#1d2733"
+            axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
         if few:
             slanted = max(map(len, labels)) > 2
             axes.set_xticks(range(len(labels)), labels, rotation=90 if slanted else 0)
@@ -282,7 +294,8 @@ def read_confusion(path: Path) -> tuple[list[str], np.ndarray] | None:
                 cells[cell] = cells.get(cell, 0.0) + float(row["count"])
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError, csv.Error):
         return None
-    labels = list(dict.fromkeys(label for cell in cells for label in cell))
+    # The true classes stand in their own order; a class only ever predicted comes after them.
+    labels = list(dict.fromkeys([true for true, _ in cells] + [predicted for _, predicted in cells]))
     if not labels or not all(math.isfinite(count) for count in cells.values()):
         return None
     if all(re.fullmatch(r"\d+", label) for label in labels):
@@ -307,9 +320,10 @@ def _canvas(width: float = 4.7, height: float = 3.0) -> tuple[Canvas, Axes]:
 
 
 def _legend(axes: Axes) -> None:
-    handles, _ = axes.get_legend_handles_labels()
-    if handles:
-        axes.legend(loc="best", handlelength=2.8)
+    """Above the axes, where no curve can run through it."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles and isinstance(axes.figure, Canvas):
+        axes.figure.legend(handles, labels, loc="outside upper left", ncols=2, handlelength=2.8, columnspacing=1.4)
 
 
 def _figure(canvas: Canvas, name: str, section: str, caption: str) -> Figure:

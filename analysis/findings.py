@@ -170,13 +170,16 @@ def _result(row: Any, reference: Any) -> str:
     difference = row["difference_points"]
     if not math.isnan(difference):
         low, high = row["difference_ci95_low_points"], row["difference_ci95_high_points"]
-        interval = (
-            "no interval from one value a side"
-            if math.isnan(low) or math.isnan(high)
-            else f"95 % interval {number(low, 2, signed=True)} to {number(high, 2, signed=True)}"
-        )
+        if math.isnan(low) or math.isnan(high):
+            interval = "too few values for an interval"
+        elif low == high:
+            interval = "no spread and so an interval of no width"
+        else:
+            interval = f"95 % interval {number(low, 2, signed=True)} to {number(high, 2, signed=True)}"
         text += f" Difference {number(difference, 2, signed=True)} points, {interval}, {row['difference_method']}."
     verdict = formatting.equivalence_text(row)
+    if verdict.startswith(("equivalen", "different")):
+        return f"{text} {verdict[0].upper()}{verdict[1:]}."
     return f"{text} Equivalence: {verdict}."
 
 

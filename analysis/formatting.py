@@ -27,7 +27,9 @@ def number(value: Any, digits: int, *, signed: bool = False) -> str:
         return MISSING
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    # A zero has no sign, whichever side it was rounded from.
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def significant(value: Any, digits: int = 3) -> str:

@@ -11,7 +11,14 @@ import numpy as np
 from PIL import Image
 
 CPU = {"cpu": "Test CPU 3000", "gpu": None, "device": "cpu", "cuda": None, "cudnn": None, "driver": None}
-GPU = {"cpu": "Test CPU 3000", "gpu": "Test GPU 80GB", "device": "cuda", "cuda": "13.0", "cudnn": 91002, "driver": "590"}
+GPU = {
+    "cpu": "Test CPU 3000",
+    "gpu": "Test GPU 80GB",
+    "device": "cuda",
+    "cuda": "13.0",
+    "cudnn": 91002,
+    "driver": "590",
+}
 
 
 def encode(value: Any) -> Any:

@@ -1,0 +1,24 @@
+"""Recorded runs shared by the tests of analysis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.analysis.run_writer import write_sweep
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder runs/ in a fresh working directory."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def quickstart(runs: Path) -> Path:
+    """runs/quickstart: triton (interpreted) and cudnn on a machine without a GPU, three seeds each."""
+    return write_sweep(runs / "quickstart", media=True)
