@@ -148,9 +148,8 @@ def _conclude(sweep: Sweep, directory: Path, ending: Ending) -> int:
         print(f"{sweep.metric.name} has reached its target {sweep.metric.target:g}; no further runs were started")
     for result in ending.results:
         if result.outcome in ("failed", "diverged"):
-            print(
-                f"{result.outcome}: {directory / (result.folder or result.key)} ({result.reason or 'no reason given'})"
-            )
+            where, why = directory / (result.folder or result.key), result.reason or "no reason given"
+            print(f"{result.outcome}: {where} ({why})")
     reported = _report(directory, _run_folders(directory, ending.results))
     bad = outcomes["failed"] + outcomes["diverged"]
     if bad:
@@ -177,7 +176,7 @@ def _report(directory: Path, folders: Sequence[Path]) -> bool:
     from analysis.tables import comparison_text
 
     try:
-        print(f"\n{comparison_text(folders)}\n")
+        print(f"\n{comparison_text(folders).strip()}\n")
         print(f"report: {write_report(folders, directory / 'report')}")
     except ValueError as error:
         _complain(f"no report: {error}", 1)

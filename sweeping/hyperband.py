@@ -28,7 +28,7 @@ def runs_to_stop(
             continue
         band = reached[-1]
         at_band = sorted(other[band - 1] for other in costs.values() if len(other) >= band)
-        threshold = at_band[min(int(len(at_band) / rule.eta), len(at_band) - 1)]
+        threshold = at_band[int(len(at_band) / rule.eta)]
         reference = history[band - 1] if rule.strict else min(history)
         if reference > threshold:
             doomed.append(name)

@@ -22,7 +22,7 @@ _DIVERGED, _REFUSED = 3, 2
 _ATTEMPTS = 2
 _POLL_S = 0.1
 _LOOK_S = 1.0  # between looks at the database while nothing happens here
-_JUDGE_S = 2.0  # between looks at the runs' metrics for early stopping
+_JUDGE_S = 1.0  # between looks at the runs' metrics for early stopping
 
 
 @dataclass
@@ -214,7 +214,8 @@ class Runner:
 
     def _stop_the_hopeless(self) -> None:
         rule, metric = self.sweep.early_terminate, self.sweep.metric
-        assert rule is not None and metric is not None  # read_sweep refuses one without the other
+        assert rule is not None
+        assert metric is not None  # read_sweep refuses early_terminate without one
         folders = [result.folder for result in self.ledger.results(self.points) if result.folder]
         histories = {folder: records.metric_history(self.directory / folder, metric.name) for folder in folders}
         running = {item.run_dir.name: item for item in self._running if item.child.stop_at is None}

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+
+from sweeping import storage
+from sweeping.errors import SweepError
+from sweeping.ledger import Ledger
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "--storage: not a URL; expected postgresql://user@host/database or sqlite:///file"),
+        ("postgresql://host:port/x", "--storage: not a URL"),
+        ("mysql://host/x", "--storage: mysql: expected postgresql:// or sqlite:///"),
+        ("sqlite://", "--storage: names no SQLite file; expected sqlite:///file"),
+    ],
+)
+def test_urls_that_cannot_be_a_storage_are_refused(url, message):
+    with pytest.raises(SweepError) as caught:
+        storage.check_url(url)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_missing_postgresql_driver_is_named(monkeypatch):
+    monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SweepError, match=r"pip install 'psycopg\[binary\]'"):
+        storage.check_url("postgresql://user@host/x")
+
+
+def test_the_installed_postgresql_driver_is_used(monkeypatch):
+    monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: name == "psycopg")
+    assert storage.check_url("postgresql://user@host/x").drivername == "postgresql+psycopg"
+    monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: name == "psycopg2")
+    assert storage.check_url("postgresql://user@host/x").drivername == "postgresql"
+
+
+def test_a_storage_that_does_not_open_is_one_line(tmp_path):
+    (tmp_path / "broken.db").write_text("this is no database, but long enough to look like one" * 40)
+    for name, reason in (("absent/x.db", "unable to open"), ("broken.db", "not a database")):
+        with pytest.raises(SweepError, match=reason) as caught:
+            storage.open_study(storage.check_url(f"sqlite:///{tmp_path / name}"), "x", maximize=False)
+        assert str(caught.value).startswith("--storage: sqlite:///")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("psycopg"), reason="psycopg is not installed")
+def test_a_server_that_is_not_there_is_one_line_without_the_password():
+    with pytest.raises(SweepError, match="does not open") as caught:
+        storage.open_study(storage.check_url("postgresql://me:secret@127.0.0.1:9/x"), "x", maximize=False)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(
+    "TIDEPOOL_TEST_POSTGRES" not in os.environ, reason="TIDEPOOL_TEST_POSTGRES names no PostgreSQL server"
+)
+def test_two_processes_share_a_sweep_on_postgresql(read, tmp_path):
+    url = os.environ["TIDEPOOL_TEST_POSTGRES"]
+    sweep = read(name=f"test-{os.getpid()}-{tmp_path.name}", description="margin=1 points")
+    one, two = (Ledger(url, sweep, tmp_path / place) for place in ("one", "two"))
+    one.store_sweep()
+    for ledger in (one, two):
+        ledger.plan(sweep.points())
+    assert two.stored_sweep() == sweep.content
+    keys = {point.key for point in sweep.points()}
+    taken = [ledger.claim(keys) for ledger in (one, two, one, two)]
+    assert [claim and claim.point.params["seed"] for claim in taken] == [0, 1, 2, None]
+    one.finish(taken[0], "finished", value=0.5)
+    two.put_back(taken[1], "interrupted", attempt=1)
+    assert [result.outcome for result in two.results(sweep.points())] == ["finished", "waiting", "running"]
+    one.close()
+    two.close()
