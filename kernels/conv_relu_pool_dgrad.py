@@ -18,6 +18,7 @@ from kernels.device_functions import (
     as_operand,
     conv_gradient,
     inside,
+    keep_in_range,
     load_operand,
     multiply_accumulate,
     offset_of,
@@ -96,15 +97,15 @@ def conv_relu_pool_dgrad_kernel(
             pd = (base_d - md * (G.tap_step_d * G.dilation_d // G.stride_d))[:, None]
             ph = (base_h - mh * (G.tap_step_h * G.dilation_h // G.stride_h))[:, None]
             pw = (base_w - mw * (G.tap_step_w * G.dilation_w // G.stride_w))[:, None]
-        mask = (mask_p[:, None] & mask_k[None, :]) & inside(pd, ph, pw, conv_d, conv_h, conv_w, G)
         grad = conv_gradient(
-            grad_ptr, code_ptr, saved_ptr, n[:, None], offs_k[None, :], pd, ph, pw, mask,
-            conv_d, conv_h, conv_w, out_d, out_h, out_w,
+            grad_ptr, code_ptr, saved_ptr,
+            n[:, None], pd, ph, pw, mask_p[:, None] & inside(pd, ph, pw, conv_d, conv_h, conv_w, G),
+            offs_k[None, :], mask_k[None, :], conv_d, conv_h, conv_w, out_d, out_h, out_w,
             stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
             stride_en, stride_ek, stride_ed, stride_eh, stride_ew, G, ACC,
         )  # fmt: skip  [BLOCK_P, BLOCK_K]
         from_k = offs_k * stride_wk + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
-        at = from_k[:, None] + (offs_c * stride_wc)[None, :]
+        at = keep_in_range(from_k, mask_k)[:, None] + keep_in_range(offs_c * stride_wc, mask_c)[None, :]
         weight = load_operand(weight_ptr, at, mask_k[:, None] & mask_c[None, :], ACC)  # [BLOCK_K, BLOCK_C]
         acc = multiply_accumulate(as_operand(grad, DTYPE, ACC), weight, acc, PRECISION)
 

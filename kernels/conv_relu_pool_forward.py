@@ -17,6 +17,7 @@ from kernels.device_functions import (
     activate,
     average_divisor,
     inside,
+    keep_in_range,
     load_operand,
     multiply_accumulate,
     offset_of,
@@ -63,7 +64,7 @@ def conv_relu_pool_forward_kernel(
     column_n, column_od, column_oh, column_ow = split_index(column_p, out_d, out_h, out_w, G)
 
     if HAS_BIAS:
-        bias = widen(load_operand(bias_ptr + group * G.filters, offs_k, mask_k, ACC), ACC)
+        bias = widen(load_operand(bias_ptr + group * G.filters, keep_in_range(offs_k, mask_k), mask_k, ACC), ACC)
     if G.pool == "avg":
         best = tl.zeros([BLOCK_K, BLOCK_P], dtype=ACC)
     else:
@@ -167,19 +168,23 @@ def _convolve(
             rd, rh, rw = split_tap(flat // G.channels, G)
             tap_d, tap_h, tap_w = _dilated(rd, rh, rw, G)
             d, h, w = _plus(base_d[None, :], base_h[None, :], base_w[None, :], tap_d, tap_h, tap_w, G)
+            mask_x = exists[None, :] & inside(d, h, w, in_d, in_h, in_w, G)
+            from_pixel = base[None, :] + offset_of(tap_d, tap_h, tap_w, stride_xd, stride_xh, stride_xw, G)[:, None]
         else:
             offs_c = (step % BLOCKS_C) * BLOCK_C + tl.arange(0, BLOCK_C)
             mask_c = offs_c < G.channels
             rd, rh, rw = split_tap(step // BLOCKS_C, G)
             tap_d, tap_h, tap_w = _dilated(rd, rh, rw, G)
-            d = (base_d + tap_d)[None, :]
-            h = (base_h + tap_h)[None, :]
-            w = (base_w + tap_w)[None, :]
-        mask_x = mask_c[:, None] & (exists[None, :] & inside(d, h, w, in_d, in_h, in_w, G))
-        from_c = offs_c * stride_xc + offset_of(tap_d, tap_h, tap_w, stride_xd, stride_xh, stride_xw, G)
-        x = load_operand(x_ptr, from_c[:, None] + base[None, :], mask_x, ACC)  # [BLOCK_C, COLUMNS]
-        from_c = offs_c * stride_wc + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
-        at = offs_k[:, None] * stride_wk + from_c[None, :]
+            mask_x = (exists & inside(base_d + tap_d, base_h + tap_h, base_w + tap_w, in_d, in_h, in_w, G))[None, :]
+            from_pixel = (base + offset_of(tap_d, tap_h, tap_w, stride_xd, stride_xh, stride_xw, G))[None, :]
+        from_x = offs_c * stride_xc
+        from_w = offs_c * stride_wc + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
+        if FLAT or G.channels % BLOCK_C != 0:
+            from_x = keep_in_range(from_x, mask_c)
+            from_w = keep_in_range(from_w, mask_c)
+        at = keep_in_range(from_pixel, mask_x) + from_x[:, None]
+        x = load_operand(x_ptr, at, mask_c[:, None] & mask_x, ACC)  # [BLOCK_C, COLUMNS]
+        at = keep_in_range(offs_k * stride_wk, mask_k)[:, None] + from_w[None, :]
         weight = load_operand(weight_ptr, at, mask_k[:, None] & mask_c[None, :], ACC)  # [BLOCK_K, BLOCK_C]
         acc = multiply_accumulate(weight, x, acc, PRECISION)
     return acc

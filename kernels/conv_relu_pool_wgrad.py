@@ -18,6 +18,7 @@ from kernels.device_functions import (
     as_operand,
     conv_gradient,
     inside,
+    keep_in_range,
     load_operand,
     multiply_accumulate,
     offset_of,
@@ -76,8 +77,9 @@ def conv_relu_pool_wgrad_kernel(
         mask_p = (offs_p < num_pixels) & (offs_p < start + pixels_per_split)
         n, pd, ph, pw = split_index(offs_p, conv_d, conv_h, conv_w, G)
         grad = conv_gradient(
-            grad_ptr, code_ptr, saved_ptr, n[None, :], offs_k[:, None], pd[None, :], ph[None, :], pw[None, :],
-            mask_k[:, None] & mask_p[None, :], conv_d, conv_h, conv_w, out_d, out_h, out_w,
+            grad_ptr, code_ptr, saved_ptr,
+            n[None, :], pd[None, :], ph[None, :], pw[None, :], mask_p[None, :],
+            offs_k[:, None], mask_k[:, None], conv_d, conv_h, conv_w, out_d, out_h, out_w,
             stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
             stride_en, stride_ek, stride_ed, stride_eh, stride_ew, G, ACC,
         )  # fmt: skip  [BLOCK_K, BLOCK_P]
@@ -90,7 +92,8 @@ def conv_relu_pool_wgrad_kernel(
             w = from_w[:, None] + tap_w[None, :]
             mask = (mask_p[:, None] & mask_n[None, :]) & inside(d, h, w, in_d, in_h, in_w, G)
             from_p = n * stride_xn + offset_of(from_d, from_h, from_w, stride_xd, stride_xh, stride_xw, G)
-            x = load_operand(x_ptr, from_p[:, None] + from_n[None, :], mask, ACC)  # [BLOCK_P, BLOCK_N]
+            at = keep_in_range(from_p[:, None] + from_n[None, :], mask)
+            x = load_operand(x_ptr, at, mask, ACC)  # [BLOCK_P, BLOCK_N]
             acc = multiply_accumulate(as_operand(grad, DTYPE, ACC), x, acc, PRECISION)
         if NEEDS_BIAS and tile_n == 0:
             bias_acc += tl.sum(widen(grad, ACC), axis=1)

@@ -111,15 +111,25 @@ def widen(value, ACC: tl.constexpr):
 
 @device_function
 def load_operand(ptr, offsets, mask, ACC: tl.constexpr):
-    """Masked load, 0 where masked; masked offsets are pulled to 0 because pipelined copies on a GPU drop the mask.
+    """Masked load, 0 where masked. Offsets have to be in range even where masked: see `keep_in_range`.
 
     The interpreter does arithmetic on bf16 bit patterns, so there the value comes back in the accumulator's type.
     """
-    value = tl.load(ptr + tl.where(mask, offsets, 0), mask=mask, other=0.0)
+    value = tl.load(ptr + offsets, mask=mask, other=0.0)
     if _INTERPRETED:
         return widen(value, ACC)
     else:
         return value
+
+
+@device_function
+def keep_in_range(offsets, mask):
+    """Offsets with the masked ones pulled to 0, because pipelined copies on a GPU drop the mask.
+
+    Applied to the pixel part and the channel part of an address apart: over the sum the compiler would lose sight of
+    the channels' contiguity, and with it of 16-byte loads.
+    """
+    return tl.where(mask, offsets, 0)
 
 
 @device_function
@@ -174,7 +184,7 @@ def _window_span(o, size, STRIDE: tl.constexpr, PADDING: tl.constexpr, WINDOW: t
 @device_function
 def conv_gradient(
     grad_ptr, code_ptr, saved_ptr,
-    n, k, d, h, w, mask,
+    n, d, h, w, mask_p, k, mask_k,
     conv_d, conv_h, conv_w, out_d, out_h, out_w,
     stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
     stride_en, stride_ek, stride_ed, stride_eh, stride_ew,
@@ -182,17 +192,21 @@ def conv_gradient(
 ):
     """Gradient of the loss with respect to the convolution's output at (n, k, d, h, w), read through pool and activation.
 
-    n, d, h, w and k broadcast against each other; `mask` (their broadcast shape) says which exist. Never written to
-    memory: it is rebuilt from the pooled gradient wherever a kernel needs it. `code_ptr` holds what forward saved, with
-    strides e: the winners' codes, or for ReLU + average pool the packed bits. `saved_ptr` holds pre-activations:
-    the winners' (strides e), or for a smooth activation under an average the whole recomputed convolution output.
+    Pixels (n, d, h, w) with `mask_p` broadcast against filters k with `mask_k`, which say what exists; k counts within
+    the group and the pointers point at it. The full-size gradient is never written to memory: it is rebuilt from the
+    pooled one wherever a kernel needs it. `code_ptr` holds what forward saved, with strides e: the winners' codes, or
+    for ReLU + average pool the packed bits. `saved_ptr` holds pre-activations: the winners' (strides e), or for a
+    smooth activation under an average the whole recomputed convolution output.
     """  # fmt: skip
+    grad_k = keep_in_range(k * stride_gk, mask_k)
+    code_k = keep_in_range(k * stride_ek, mask_k)
+    mask = mask_p & mask_k
     if G.pool == "none":
-        at = n * stride_gn + k * stride_gk + offset_of(d, h, w, stride_gd, stride_gh, stride_gw, G)
-        grad = load_operand(grad_ptr, at, mask, ACC)
+        at = n * stride_gn + offset_of(d, h, w, stride_gd, stride_gh, stride_gw, G)
+        grad = load_operand(grad_ptr, keep_in_range(at, mask_p) + grad_k, mask, ACC)
         if G.activation != "none":
-            at = n * stride_en + k * stride_ek + offset_of(d, h, w, stride_ed, stride_eh, stride_ew, G)
-            at = tl.where(mask, at, 0)
+            at = n * stride_en + offset_of(d, h, w, stride_ed, stride_eh, stride_ew, G)
+            at = keep_in_range(at, mask_p) + code_k
             if G.activation == "relu":
                 code = tl.load(code_ptr + at, mask=mask, other=G.code_off)
                 grad = tl.where(code == 0, grad, 0.0).to(grad.dtype)
@@ -222,16 +236,17 @@ def conv_gradient(
                     oh, eh, ok_h = _covering(h, jh, out_h, G.window_h, G.pool_stride_h, G.pool_padding_h, G.pool_dilation_h)
                 for jw in tl.static_range(REACH_W):
                     ow, ew, ok_w = _covering(w, jw, out_w, G.window_w, G.pool_stride_w, G.pool_padding_w, G.pool_dilation_w)
-                    ok = mask & ok_w
+                    ok_p = mask_p & ok_w
                     if G.rank >= 2:
-                        ok = ok & ok_h
+                        ok_p = ok_p & ok_h
                     if G.rank == 3:
-                        ok = ok & ok_d
-                    at = n * stride_gn + k * stride_gk + offset_of(od, oh, ow, stride_gd, stride_gh, stride_gw, G)
-                    grad = load_operand(grad_ptr, at, ok, ACC)
+                        ok_p = ok_p & ok_d
+                    ok = ok_p & mask_k
+                    at = n * stride_gn + offset_of(od, oh, ow, stride_gd, stride_gh, stride_gw, G)
+                    grad = load_operand(grad_ptr, keep_in_range(at, ok_p) + grad_k, ok, ACC)
                     if G.pool == "max":
-                        at = n * stride_en + k * stride_ek + offset_of(od, oh, ow, stride_ed, stride_eh, stride_ew, G)
-                        at = tl.where(ok, at, 0)
+                        at = n * stride_en + offset_of(od, oh, ow, stride_ed, stride_eh, stride_ew, G)
+                        at = keep_in_range(at, ok_p) + code_k
                         code = tl.load(code_ptr + at, mask=ok, other=G.code_off)
                         element = (ed * G.window_h + eh) * G.window_w + ew
                         won = ok & (code.to(tl.int32) == element)
@@ -245,14 +260,14 @@ def conv_gradient(
                     else:
                         divisor = average_divisor(od, oh, ow, conv_d, conv_h, conv_w, G)
                         total += tl.where(ok, widen(grad, ACC) / divisor, 0.0)
+        at = n * stride_en + offset_of(d, h, w, stride_ed, stride_eh, stride_ew, G)
         if G.saves_bits:
             # One bit per convolution output, eight filters to a byte (kernels/README.md, "The byte code").
-            at = n * stride_en + (k // 8) * stride_ek + offset_of(d, h, w, stride_ed, stride_eh, stride_ew, G)
-            bits = tl.load(code_ptr + tl.where(mask, at, 0), mask=mask, other=0).to(tl.int32)
+            byte = keep_in_range(at, mask_p) + keep_in_range((k // 8) * stride_ek, mask_k)
+            bits = tl.load(code_ptr + byte, mask=mask, other=0).to(tl.int32)
             total = tl.where(((bits >> (k % 8)) & 1) == 1, total, 0.0)
         elif G.pool == "avg" and G.smooth:
-            at = n * stride_en + k * stride_ek + offset_of(d, h, w, stride_ed, stride_eh, stride_ew, G)
-            z = widen(load_operand(saved_ptr, at, mask, ACC), ACC)
+            z = widen(load_operand(saved_ptr, keep_in_range(at, mask_p) + code_k, mask, ACC), ACC)
             total = total * activation_slope(z, G)
         return total
 
