@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from data.augmentation import normalise
 from data.batches import num_batches
 from models import available_models, build_model
 from training import media
-from training.checkpoint import Progress, Trainee, read_checkpoint, restore
+from training.checkpoint import Progress, Trainee, restore, save_checkpoint
 from training.config import Config, ConfigError
 from training.environment import environment_record
 from training.evaluation import Evaluation
@@ -25,9 +25,10 @@ from training.loop import Job, fit, save
 from training.measurement import StepTimes, peak_memory_bytes
 from training.optimization import make_optimizer, make_schedule
 from training.precision import choose_device, make_scaler, set_numerics
-from training.recorder import Diverged, Recorder, rows_until
-from training.records import Row, keep_rows, read_rows, write_json
-from training.run_folder import LAST_CHECKPOINT, RunFolder, RunFolderError, checkpoint_asked_for, run_dir_of
+from training.recorder import Diverged, Recorder
+from training.records import keep_rows, write_json
+from training.run_folder import LAST_CHECKPOINT, RunFolder, run_dir_of
+from training.start import Start, find_start
 from training.stopping import Interrupted, StopRequest
 from training.tracking import Tracker, check_available, start_tracker, tracking_mode
 
@@ -43,18 +44,6 @@ class Outcome:
     summary: dict[str, Any]
     exit_code: int
     had_ended_before: bool = False
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a run begins: afresh, or at a checkpoint with the rows recorded up to it. `ended` is the summary of a run
-    with nothing left to do.
-    """
-
-    checkpoint: dict[str, Any] | None = None
-    rows: list[Row] = field(default_factory=list)
-    run_id: str | None = None
-    ended: dict[str, Any] | None = None
 
 
 def train(config: Config, announce: Callable[[str], None]) -> Outcome:
@@ -94,45 +83,6 @@ def check_machine(config: Config) -> torch.device:
     return device
 
 
-def find_start(folder: RunFolder, config: Config) -> Start:
-    """Decide between a fresh start, going on, and nothing to do, without changing anything.
-
-    Raises:
-        RunFolderError: `--resume never` in a used folder, other settings than the recorded ones, unreadable records.
-    """
-    recorded, summary = folder.recorded_config(), folder.recorded_summary()
-    explicit = None
-    if config.resume not in ("auto", "never") and not _same(Path(config.resume), folder.path):
-        explicit = checkpoint_asked_for(config.resume)
-    own = folder.path / LAST_CHECKPOINT
-    if explicit is not None and recorded is not None and not _same(explicit.parent, own.parent):
-        raise RunFolderError(
-            f"run_dir {folder.path} holds a run already, so it cannot take {explicit} up; give a new run_dir"
-        )
-    if explicit is None and recorded is None:
-        return Start()
-    if config.resume == "never":
-        raise RunFolderError(
-            f"run_dir {folder.path} holds a run already and resume is never; give a new run_dir, or --resume auto"
-        )
-    if explicit is None and recorded is not None:
-        _refuse_differences(folder.path, config, recorded)
-        if summary is not None and summary.get("status") in ("finished", "diverged"):
-            return Start(ended=summary)
-        if not own.is_file():
-            return Start(run_id=summary.get("run_id") if summary else None)
-    path = explicit or own
-    content = read_checkpoint(path)
-    _refuse_differences(path, config, content["config"])
-    metrics = path.parent.parent / "metrics.jsonl"
-    try:
-        rows = rows_until(read_rows(metrics), Progress(**content["progress"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{metrics} and {path} cannot be gone on with: {error}") from error
-    in_place = _same(path.parent, own.parent)
-    return Start(checkpoint=content, rows=rows, run_id=content["progress"]["run_id"] if in_place else None)
-
-
 def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
     """Load the data and build what trains on it; weights depend on the seed alone, not on device or backend.
 
@@ -161,24 +111,31 @@ def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
 
 def begin_progress(job: Job, start: Start) -> Progress:
     """The run's progress: that of the checkpoint, whose state is put back into the trainee, or none yet."""
-    run_id = start.run_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     if start.checkpoint is None:
-        return Progress(run_id=run_id, started_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        return Progress(run_id=start.run_id or run_id, started_at=now)
     progress = restore(start.checkpoint, job.trainee)
-    progress.run_id = run_id
+    if start.run_id is None:  # a new run that takes up another's checkpoint
+        progress.run_id, progress.started_at = run_id, now
     return progress
 
 
 def write_opening_records(job: Job, start: Start, progress: Progress) -> dict[str, Any]:
-    """config.json, environment.json, the rows gone on from and a first summary.json; returns the environment."""
+    """Checkpoint, rows, environment.json and config.json to go on from, in this order, so that a kill in between
+    leaves a folder that still says how to go on. Returns the environment.
+    """
     if start.checkpoint is None:
         for stale in ("checkpoints", "media"):  # of a run that was killed before it saved anything of use
             shutil.rmtree(job.run_dir / stale)
             (job.run_dir / stale).mkdir()
-    environment = environment_record(job.config, job.device)
-    write_json(job.run_dir / "config.json", job.config.as_record())
-    write_json(job.run_dir / "environment.json", environment)
+    elif start.run_id is None:
+        measurements = start.checkpoint["measurements"]
+        save_checkpoint(job.run_dir / LAST_CHECKPOINT, job.trainee, progress, job.config, measurements)
     keep_rows(job.run_dir / "metrics.jsonl", start.rows)
+    environment = environment_record(job.config, job.device)
+    write_json(job.run_dir / "environment.json", environment)
+    write_json(job.run_dir / "config.json", job.config.as_record())
     return environment
 
 
@@ -292,13 +249,3 @@ def opening_line(job: Job, progress: Progress, mode: str) -> str:
         f"{job.total_steps} steps of {config.batch_size}; {config.backend} ({library}, {kernel_mode}), {config.dtype} "
         f"on {place}; W&B {mode}; {job.run_dir}"
     )
-
-
-def _refuse_differences(where: Path, config: Config, recorded: dict[str, Any]) -> None:
-    differences = config.differences(recorded)
-    if differences:
-        raise RunFolderError(f"{where} has a run with other settings ({'; '.join(differences)}); give a new run_dir")
-
-
-def _same(first: Path, second: Path) -> bool:
-    return first.resolve() == second.resolve()

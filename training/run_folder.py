@@ -147,7 +147,5 @@ def checkpoint_asked_for(resume: str) -> Path:
     if path.is_dir():
         path = path / LAST_CHECKPOINT
     if not path.is_file():
-        raise RunFolderError(
-            f"resume={resume!r}: no checkpoint at {path}; expected auto, never, a run or a checkpoint"
-        )
+        raise RunFolderError(f"resume={resume!r}: no checkpoint at {path}; expected auto, never, a run or a checkpoint")
     return path

@@ -13,10 +13,9 @@ def test_no_flags_give_the_defaults():
 
 
 def test_flags_parse_as_a_wandb_agent_writes_them():
-    config = parse_arguments(
-        "--deterministic=True --augment=False --lr=0.001 --max_steps=12 --weight_decay=1e-05 --backend=triton "
-        "--group=sweep/one --run_dir=runs/a.b/c --seed=3".split()
-    )
+    values = {"deterministic": "True", "augment": "False", "lr": "0.001", "max_steps": "12", "weight_decay": "1e-05"}
+    values |= {"backend": "triton", "group": "sweep/one", "run_dir": "runs/a.b/c", "seed": "3"}
+    config = parse_arguments([f"--{name}={value}" for name, value in values.items()])
     assert config.deterministic is True
     assert config.augment is False
     assert (config.lr, config.max_steps, config.weight_decay) == (0.001, 12, 1e-5)

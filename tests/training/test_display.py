@@ -1,0 +1,57 @@
+"""What a person sees."""
+
+import io
+import sys
+
+from training.display import Display, summary_text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_without_a_terminal_there_is_one_line_an_evaluation(capsys):
+    display = Display(bar=True, total_steps=10, done=0)
+    display.steps(4, 0.5, 0.75, None)
+    display.steps(5, 0.25, 0.875, 1234.4)
+    display.evaluation(1.0, 0.5, 0.9)
+    display.close()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "epoch 1: step 5/10  loss 0.2500 accuracy 0.8750 1,234 samples/s  test loss 0.5000 accuracy 0.9000\n"
+    )
+
+
+def test_on_a_terminal_there_is_a_bar_with_loss_accuracy_and_speed(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    display = Display(bar=True, total_steps=10, done=2)
+    display.steps(10, 0.25, 0.875, 1234.4)
+    display.close()
+    assert "10/10" in terminal.getvalue()
+    assert "loss 0.2500 accuracy 0.8750 1,234 samples/s" in terminal.getvalue()
+
+
+def test_on_a_terminal_no_bar_is_drawn_unless_asked_for(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    display = Display(bar=False, total_steps=10, done=0)
+    display.steps(10, 0.25, 0.875, 1234.4)
+    display.close()
+    assert terminal.getvalue() == ""
+
+
+def test_the_summary_marks_interpreted_times_and_says_what_was_not_measured():
+    summary = {
+        "status": "diverged", "exit_reason": "the loss was nan at step 3", "model": "lenet5", "data": "digits",
+        "parameters": 12345, "backend": "triton", "conv_library": "triton", "kernel_mode": "interpreted",
+        "dtype": "fp32", "steps": 3, "epochs": 0.5, "seed": 0, "test_accuracy": None, "test_loss": "NaN",
+        "train_seconds": 1.0, "step_ms_p50": 2.0, "samples_per_second": None, "peak_memory_bytes": 1,
+    }  # fmt: skip
+    text = summary_text("runs/a", summary)
+    assert "diverged: the loss was nan at step 3" in text
+    assert "test accuracy  not measured" in text
+    assert "test loss      nan" in text
+    assert "2.000 ms (interpreted: not a speed measurement)" in text
+    assert "runs/a" in text
+    assert "interpreted" not in summary_text("runs/a", {**summary, "kernel_mode": "compiled"})

@@ -1,0 +1,79 @@
+"""Pictures and tables for reports."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from training.media import (
+    confusion_rows,
+    feature_tiles,
+    filter_tiles,
+    first_convolution,
+    has_convolution,
+    write_confusion,
+    write_grid,
+)
+
+
+def test_confusion_lists_what_occurred_and_every_class_with_itself(tmp_path):
+    rows = confusion_rows(torch.tensor([[3, 2, 0], [0, 0, 0], [0, 0, 7]]), ("a", "b, c", "d"))
+    assert rows == [("a", "a", 3), ("a", "b, c", 2), ("b, c", "b, c", 0), ("d", "d", 7)]
+    write_confusion(tmp_path / "confusion.csv", rows)
+    with (tmp_path / "confusion.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [(row["true"], row["predicted"], int(row["count"])) for row in read] == rows
+
+
+def test_the_first_convolution_is_found_and_a_network_without_one_has_none():
+    convolution = nn.Conv2d(1, 2, 3)
+    model = nn.Sequential(nn.BatchNorm2d(1), convolution, nn.Conv2d(2, 2, 3))
+    assert first_convolution(model) is convolution
+    assert has_convolution(model)
+    assert has_convolution(nn.Conv1d(1, 2, 3))
+    assert first_convolution(nn.Linear(2, 2)) is None
+    assert not has_convolution(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+
+
+def test_filters_are_colour_for_three_channels_and_the_mean_otherwise():
+    weight = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(filter_tiles(weight), weight)
+    assert torch.equal(filter_tiles(weight[:, :2]), weight[:, :2].mean(1, keepdim=True))
+
+
+def test_feature_maps_are_the_layers_output_in_eval_mode():
+    convolution = nn.Conv2d(1, 4, 3, padding=1)
+    model = nn.Sequential(nn.Dropout(0.9), convolution, nn.ReLU()).train()
+    image = torch.randn(1, 6, 5, generator=torch.Generator().manual_seed(0))
+    tiles = feature_tiles(model, convolution, image)
+    assert tiles.shape == (4, 1, 6, 5)
+    assert torch.equal(tiles[:, 0], convolution(image[None])[0].detach())
+    assert model.training
+    assert not convolution._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("shape", "mode", "size"),
+    [
+        ((6, 1, 5, 5), "L", (3 * 47 - 2, 2 * 47 - 2)),
+        ((1, 3, 4, 8), "RGB", (48, 24)),
+        ((100, 1, 60, 60), "L", (494, 494)),
+    ],
+)
+def test_a_grid_is_a_picture_of_all_tiles(tmp_path, shape, mode, size):
+    write_grid(tmp_path / "grid.png", torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert (picture.mode, picture.size) == (mode, size)
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
+
+
+def test_each_tile_is_stretched_to_the_full_range_and_a_flat_one_is_black(tmp_path):
+    tiles = torch.stack([torch.tensor([[[5.0, 6.0]]]), torch.tensor([[[3.0, 3.0]]])])
+    write_grid(tmp_path / "grid.png", tiles)
+    with Image.open(tmp_path / "grid.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (24, 98)
+    assert [pixels[0, column] for column in (0, 23, 24, 47, 48, 49, 50, 97)] == [0, 0, 255, 255, 255, 255, 0, 0]

@@ -1,0 +1,164 @@
+"""W&B as a mirror that never stops a run. A stand-in module is wandb here; test_train.py uses the real one."""
+
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training import tracking
+from training.config import Config, ConfigError
+from training.tracking import NoTracker, check_available, start_tracker, tracking_mode
+
+
+class StandInRun:
+    """Remembers what it was given; the call named by `fails` raises as wandb does when its service has died."""
+
+    def __init__(self, fails: str | None) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.fails = fails
+        self.summary = types.SimpleNamespace(update=lambda values: self._call("summary", values))
+
+    def _call(self, name: str, value: Any) -> None:
+        self.calls.append((name, value))
+        if name == self.fails:
+            raise ConnectionResetError("Connection lost")
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self._call("define_metric", (name, step_metric))
+
+    def log(self, values: dict[str, Any]) -> None:
+        self._call("log", values)
+
+    def finish(self, exit_code: int) -> None:
+        self._call("finish", exit_code)
+
+
+class StandInWandb(types.ModuleType):
+    def __init__(self, fails: str | None = None) -> None:
+        super().__init__("wandb")
+        self.run, self.started = StandInRun(fails), {}
+        self.Settings = dict
+        self.Table = lambda columns, data: ("table", columns, data)
+        self.Image = lambda path: ("image", path)
+
+    def init(self, **arguments: Any) -> StandInRun:
+        self.started = arguments
+        if self.run.fails == "init":
+            raise RuntimeError("no API key\nconfigured")
+        return self.run
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    def put(fails: str | None = None) -> StandInWandb:
+        module = StandInWandb(fails)
+        monkeypatch.setitem(sys.modules, "wandb", module)
+        for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_PROJECT"):  # set while tracking, undone here
+            monkeypatch.setenv(variable, "before")
+            monkeypatch.delenv(variable)
+        return module
+
+    return put
+
+
+def test_a_run_is_mirrored_against_our_own_step(stand_in, tmp_path):
+    wandb = stand_in()
+    config = Config(group="g", lr=0.25, run_dir=tmp_path / "run")
+    tracker = start_tracker(config, "offline", tmp_path / "run", "id7", {"environment": {"gpu": None}})
+    tracker.log({"step": 1, "train/loss": 0.5})
+    tracker.table("confusion", ("true", "count"), [("a", 1)], 8)
+    tracker.image("filters", Path("f.png"), 8)
+    tracker.finish({"test_accuracy": 0.75}, 3)
+    started = wandb.started
+    assert (started["project"], started["group"], started["name"], started["id"]) == ("tidepool", "g", "run", "id7")
+    assert (started["mode"], started["dir"]) == ("offline", str(tmp_path / "run"))
+    assert started["config"] == {**config.as_record(), "environment": {"gpu": None}}
+    assert started["settings"]["x_transaction_log_flush_interval"] == 1
+    assert wandb.run.calls == [
+        ("define_metric", ("*", "step")),
+        ("log", {"step": 1, "train/loss": 0.5}),
+        ("log", {"step": 8, "confusion": ("table", ["true", "count"], [["a", 1]])}),
+        ("log", {"step": 8, "filters": ("image", "f.png")}),
+        ("summary", {"test_accuracy": 0.75}),
+        ("finish", 3),
+    ]
+    assert os.environ["WANDB_CACHE_DIR"].startswith(str(tmp_path / "run" / "wandb"))
+    assert os.environ["WANDB_DATA_DIR"].startswith(str(tmp_path / "run" / "wandb"))
+
+
+@pytest.mark.parametrize("fails", ["init", "define_metric", "log", "summary", "finish"])
+def test_a_failure_of_wandb_is_one_warning_and_nothing_more(stand_in, quietly, small, capsys, tmp_path, fails):
+    wandb = stand_in(fails)
+    outcome = quietly(small(track="offline"))
+    assert (outcome.exit_code, outcome.summary["status"]) == (0, "finished")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert len(warnings) == 1
+    assert "W&B stopped" in warnings[0]
+    assert wandb.run.calls == [] or wandb.run.calls[-1][0] == fails
+
+
+@pytest.mark.parametrize(
+    ("project", "environment", "expected"),
+    [
+        (None, {}, "tidepool"),
+        (None, {"WANDB_PROJECT": "mine"}, "mine"),
+        ("given", {"WANDB_PROJECT": "mine"}, "given"),
+        ("given", {"WANDB_SWEEP_ID": "s"}, "given"),
+    ],
+)
+def test_the_project_is_the_flag_then_the_environment(stand_in, monkeypatch, tmp_path, project, environment, expected):
+    wandb = stand_in()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    start_tracker(Config(project=project), "online", tmp_path, "id", {})
+    assert wandb.started["project"] == expected
+    if "WANDB_SWEEP_ID" in environment:
+        assert os.environ["WANDB_PROJECT"] == expected
+
+
+@pytest.mark.parametrize(
+    ("track", "environment", "expected"),
+    [
+        ("off", {"WANDB_SWEEP_ID": "s"}, "off"),
+        ("offline", {}, "offline"),
+        ("offline", {"WANDB_SWEEP_ID": "s"}, "online"),
+        ("offline", {"WANDB_SWEEP_ID": "s", "WANDB_MODE": "offline"}, "offline"),
+        ("online", {}, "online"),
+    ],
+)
+def test_a_run_of_a_wandb_agent_is_online(monkeypatch, track, environment, expected):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert tracking_mode(Config(track=track)) == expected
+
+
+def test_an_agents_run_keeps_the_id_the_agent_gave(stand_in, monkeypatch, quietly, small):
+    wandb = stand_in()
+    monkeypatch.setenv("WANDB_RUN_ID", "fromagent")
+    assert quietly(small(track="offline", max_steps=1)).summary["run_id"] == "fromagent"
+    assert wandb.started["id"] == "fromagent"
+
+
+def test_tracking_without_wandb_is_refused_before_anything_is_created(monkeypatch, quietly, small, tmp_path):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match=r"track='offline' needs wandb .* --track off"):
+        quietly(small(track="offline"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stray_folder_called_wandb_is_not_wandb(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        check_available("online")
+
+
+def test_off_imports_nothing(monkeypatch, tmp_path):
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} was imported")
+
+    monkeypatch.setattr(tracking.importlib, "import_module", refuse)
+    check_available("off")
+    assert isinstance(start_tracker(Config(), "off", tmp_path, "id", {}), NoTracker)
