@@ -101,7 +101,7 @@ def _equivalence(difference: Difference, margin: float | str) -> dict[str, Any]:
     if row["seeds_needed"] < MIN_SEEDS:
         row["seeds_needed"] = float(MIN_SEEDS)
     if fewest < MIN_SEEDS:
-        return row | {"equivalence": f"too few seeds ({fewest}; at least {MIN_SEEDS})"}
+        return row | {"equivalence": f"too few seeds: {fewest} of at least {MIN_SEEDS}"}
     test = tost(difference, margin)
     if test.shown is None:
         return row | {"equivalence": f"{_no_spread_text(difference)}: no spread to test by"}
@@ -158,7 +158,8 @@ def loss_differences(records: Records) -> pd.DataFrame:
             ]
             for step, value in relative.items():
                 rows.append({**condition, "backend": backend, "seed": seed, "step": step, "relative_difference": value})
-    return pd.DataFrame(rows, columns=[*CONDITION, "backend", "seed", "step", "relative_difference"])
+    frame = pd.DataFrame(rows, columns=[*CONDITION, "backend", "seed", "step", "relative_difference"])
+    return frame.astype({"relative_difference": "float64"})  # an empty frame would have no numbers in it
 
 
 def agreement_table(records: Records) -> pd.DataFrame:

@@ -156,8 +156,8 @@ def _draw_curves(axes: Axes, group: pd.DataFrame, rows: pd.DataFrame, x: str, sc
         mean = pd.DataFrame({"x": places.mean(axis=1), "y": values.mean(axis=1)}).dropna()
         marker = style.marker if len(mean) <= 30 else None
         label = _label(f"{name}, mean of {len(finished)}" if len(finished) > 1 else name)
-        axes.plot(mean["x"], mean["y"], color=style.colour, ls=style.line, lw=style.width, marker=marker, ms=2 + 1.5 * style.width,
-                  zorder=style.order, label=label)  # fmt: skip
+        axes.plot(mean["x"], mean["y"], color=style.colour, ls=style.line, lw=style.width, marker=marker,
+                  ms=2 + 1.5 * style.width, zorder=style.order, label=label)  # fmt: skip
     return int(points.size().max())
 
 

@@ -120,18 +120,24 @@ def shown_path(path: Path) -> str:
     """``path`` relative to the working directory where it lies below it, so that reports do not name the machine."""
     absolute = Path(os.path.abspath(path))
     here = Path.cwd()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) and absolute != here else str(path)
+    below = absolute.is_relative_to(here) and absolute != here
+    return _writable(str(absolute.relative_to(here) if below else path))
 
 
 def restore_numbers(value: Any) -> Any:
     """``value`` with the strings "NaN", "Infinity" and "-Infinity" made floats again, at any depth."""
     if isinstance(value, str):
-        return _NON_FINITE.get(value, value)
+        return _NON_FINITE.get(value, _writable(value))
     if isinstance(value, list):
         return [restore_numbers(item) for item in value]
     if isinstance(value, dict):
-        return {key: restore_numbers(item) for key, item in value.items()}
+        return {_writable(key): restore_numbers(item) for key, item in value.items()}
     return value
+
+
+def _writable(text: str) -> str:
+    """``text`` with what UTF-8 cannot hold (half a surrogate pair, a byte of a foreign file name) as ``?``."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _read_json(path: Path, warnings: list[str], *, required_key: bool = False) -> dict[str, Any] | None:

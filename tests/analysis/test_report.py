@@ -1,0 +1,240 @@
+"""The report as a whole: complete, self-contained, the same every time, and clear about bad input."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from analysis.records import RecordError, read_records
+from analysis.report import main, write_report
+from tests.analysis.run_writer import write_run, write_sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_report_writes_page_tables_and_figures(quickstart: Path, tmp_path: Path) -> None:
+    report = write_report([quickstart], tmp_path / "out")
+    assert report == tmp_path / "out" / "report.html"
+    names = contents(tmp_path / "out")
+    assert {"report.html", "tables/accuracy.csv", "tables/accuracy.md", "tables/speed.csv"} <= names.keys()
+    assert any(name.startswith("figures/curve-train-loss") and name.endswith(".svg") for name in names)
+
+
+def test_page_asks_for_nothing_outside_itself(quickstart: Path, tmp_path: Path) -> None:
+    html = write_report([quickstart], tmp_path / "out").read_text()
+    page = Page(html)
+    assert not {"script", "iframe", "object", "embed", "base"} & set(page.tags)
+    for tag, name, value in page.attributes:
+        if name in {"src", "href", "xlink:href", "srcset", "action", "data", "poster"}:
+            assert value.startswith(("#", "data:")), (tag, name, value[:80])
+        assert not name.startswith("on"), (tag, name)
+    assert "@import" not in html
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)", html))
+
+
+def test_identifiers_are_unique(quickstart: Path, tmp_path: Path) -> None:
+    page = Page(write_report([quickstart], tmp_path / "out").read_text())
+    identifiers = [value for _, name, value in page.attributes if name == "id"]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_first_screen_answers_the_four_questions(quickstart: Path, tmp_path: Path) -> None:
+    text = Page(write_report([quickstart], tmp_path / "out").read_text()).text
+    first = text[: text.index("accuracy curves agreement")]
+    assert "6 runs (6 finished) of lenet5 on digits" in first
+    assert "Test CPU 3000; no GPU." in first
+    assert "(n = 3, sd" in first
+    assert "95 % interval" in first
+    assert "Speed of triton: interpreted: not a speed measurement" in first
+
+
+def test_interpreted_step_time_appears_nowhere(quickstart: Path, tmp_path: Path) -> None:
+    for number, run in enumerate(sorted(quickstart.glob("t*"))):
+        shutil.rmtree(run)
+        write_run(run, backend="triton", seed=number, step_ms=98765.4)
+    write_report([quickstart], tmp_path / "out")
+    for name, content in contents(tmp_path / "out").items():
+        assert b"98765" not in content, name
+        assert b"98,765" not in content, name
+
+
+def test_failed_runs_are_listed_with_reasons(quickstart: Path, tmp_path: Path) -> None:
+    write_run(
+        quickstart / "bad", seed=9, status="diverged", accuracy=math.nan, summary={"exit_reason": "loss <NaN> at 3"}
+    )
+    text = Page(write_report([quickstart], tmp_path / "out").read_text()).text
+    assert "loss <NaN> at 3" in text
+    assert "1 diverged of 7 runs" in text
+
+
+def test_hostile_names_stay_text(runs: Path, tmp_path: Path) -> None:
+    hostile = "<img src=x onerror=alert(1)> $x$ | \ud800"
+    write_run(runs / "a", config={"model": hostile, "lr": hostile}, summary={"exit_reason": hostile}, media=True)
+    write_run(runs / "b", config={"model": hostile}, environment={"command": hostile, hostile: hostile})
+    page = Page(write_report([runs], tmp_path / "out").read_text())
+    assert not any(name == "onerror" for _, name, _ in page.attributes)
+    assert hostile.replace("\ud800", "?") in page.text
+
+
+def test_same_records_give_the_same_bytes(quickstart: Path, tmp_path: Path) -> None:
+    write_report([quickstart], tmp_path / "out")
+    first = contents(tmp_path / "out")
+    write_report([quickstart], tmp_path / "out")
+    assert contents(tmp_path / "out") == first
+
+
+def test_output_inside_the_input_is_not_read_back(quickstart: Path) -> None:
+    out = quickstart / "report"
+    write_report([quickstart], out)
+    write_run(out / "planted", seed=77)
+    write_report([quickstart], out)
+    assert "planted" not in (out / "report.html").read_text()
+
+
+def test_output_may_be_the_runs_folder_itself(quickstart: Path) -> None:
+    write_report([quickstart], quickstart)
+    write_report([quickstart], quickstart)
+    assert len(read_records([quickstart]).runs) == 6
+
+
+def test_stale_figures_of_an_earlier_report_go_and_other_files_stay(quickstart: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_report([quickstart], out)
+    (out / "figures" / "stale.svg").write_text("<svg/>")
+    (out / "mine.txt").write_text("keep")
+    write_report([quickstart], out)
+    assert not (out / "figures" / "stale.svg").exists()
+    assert (out / "mine.txt").exists()
+
+
+def test_files_in_a_folder_without_a_report_are_left_alone(quickstart: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "figures").mkdir(parents=True)
+    (tmp_path / "out" / "figures" / "mine.svg").write_text("<svg/>")
+    write_report([quickstart], tmp_path / "out")
+    assert (tmp_path / "out" / "figures" / "mine.svg").exists()
+
+
+def test_damaged_pictures_are_named_and_not_shown(quickstart: Path, tmp_path: Path) -> None:
+    (quickstart / "t000" / "media" / "feature_maps.png").write_text("no picture")
+    text = Page(write_report([quickstart], tmp_path / "out").read_text()).text
+    assert "runs/quickstart/t000/media/feature_maps.png: not shown (not a PNG file)" in text
+
+
+def test_no_compiled_run_is_said_instead_of_a_figure(runs: Path, tmp_path: Path) -> None:
+    write_run(runs / "a", backend="triton")
+    text = Page(write_report([runs], tmp_path / "out").read_text()).text
+    assert "No figure: no run used compiled kernels." in text
+
+
+def test_report_of_a_single_unfinished_run(runs: Path, tmp_path: Path) -> None:
+    folder = write_run(runs / "a", status=None, steps=2)
+    (folder / "environment.json").unlink()
+    text = Page(write_report([runs], tmp_path / "out").read_text()).text
+    assert "No run finished, so there is no step time." in text
+    assert "No run recorded its environment." in text
+
+
+def test_rebuild_command_is_the_one_that_was_given(quickstart: Path, tmp_path: Path) -> None:
+    text = Page(write_report([quickstart], tmp_path / "my out").read_text()).text
+    assert "python -m analysis.report runs/quickstart --out 'my out'" in text
+
+
+def test_command_prints_the_path_and_warnings(quickstart: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (quickstart / "x").mkdir()
+    (quickstart / "x" / "config.json").write_text("{}")
+    assert main(["runs", "--out", "out"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "6 runs -> out/report.html\n"
+    assert captured.err == "warning: runs/quickstart/x/config.json: skipped, not a Tidepool record\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nowhere"], ["empty"], ["file"], ["runs", "--out"], ["runs", "--nonsense"], ["runs", "--out", "file"],
+     ["runs", "--out", "file/below"]],
+)  # fmt: skip
+def test_bad_arguments_are_one_line_and_exit_2(
+    quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code  # type: ignore[assignment]
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.out == ""
+    assert captured.err.startswith("analysis.report: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_unreadable_input_raises_for_callers(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no run records found"):
+        write_report([runs], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_analysis_imports_nothing_of_the_network_side() -> None:
+    code = (
+        "import analysis.report, sys; "
+        "bad = {'torch', 'triton', 'kernels', 'models', 'training', 'data', 'wandb'} & set(sys.modules); "
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+@pytest.mark.browser
+def test_page_fits_a_phone_and_a_laptop_in_chromium(runs: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("Chromium is not installed")
+    html = write_report([write_sweep(runs, seeds=5, media=True)], tmp_path / "out").read_text()
+    for width in (390, 1280):
+        # The page is measured in a frame of the width: a headless window has a least width of its own.
+        measure = "<script>document.body.dataset.over = document.documentElement.scrollWidth - innerWidth;"
+        measure += "parent.postMessage(document.body.dataset.over, '*')</script>"
+        (tmp_path / "page.html").write_text(html.replace("</body>", f"{measure}</body>"))
+        frame = f"<script>onmessage = e => document.title = 'over=' + e.data</script><iframe style='width:{width}px;"
+        (tmp_path / "frame.html").write_text(f"{frame}height:800px;border:0' src='page.html'></iframe>")
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                   "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                   f"--user-data-dir={tmp_path / f'profile{width}'}", "--virtual-time-budget=3000", "--dump-dom",
+                   f"file://{tmp_path / 'frame.html'}"]  # fmt: skip
+        dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        over = re.search(r"<title>over=(-?\d+)</title>", dom)
+        assert over is not None, dom[:500]
+        assert int(over[1]) <= 0, f"{width} px: {over[1]} px too wide"
