@@ -16,53 +16,52 @@ from kernels.pooling import AvgPool, MaxPool, Pool, Size
 
 BACKENDS = ("auto", "triton", "cudnn", "compile")
 ACTIVATIONS = ("relu", "silu", "gelu", None)
+Sizes = tuple[int, ...]
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class ArgumentError(ValueError, RuntimeError):
-    """A refused argument. PyTorch raises RuntimeError for the same mistakes, Python's habit is ValueError: it is both."""
+    """A refused argument. PyTorch raises RuntimeError where Python's habit is ValueError: this is both."""
 
 
 @dataclass(frozen=True)
 class Layer:
     """A caller's settings, one number per spatial dimension: what the registered operator takes."""
 
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]  # low side of each dimension, then high side of each
-    dilation: tuple[int, ...]
+    stride: Sizes
+    padding: Sizes  # low side of each dimension, then high side of each
+    dilation: Sizes
     groups: int
     activation: str  # relu, silu, gelu, none
     pool: str  # max, avg, none
-    window: tuple[int, ...]
-    pool_stride: tuple[int, ...]
-    pool_padding: tuple[int, ...]
-    pool_dilation: tuple[int, ...]
+    window: Sizes
+    pool_stride: Sizes
+    pool_padding: Sizes
+    pool_dilation: Sizes
     ceil_mode: bool
     count_include_pad: bool
 
 
-def _per_dimension(value: object, rank: int, name: str) -> tuple[int, ...]:
+def _per_dimension(value: object, rank: int, name: str) -> Sizes:
     """One integer per spatial dimension from an int, a 1-sequence or a `rank`-sequence."""
     if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
         return (value,) * rank  # type: ignore[return-value]
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) in (1, rank):
-        if all(isinstance(v, (int, torch.SymInt)) and not isinstance(v, bool) for v in value):
-            return tuple(value) * (rank if len(value) == 1 else 1)
+    is_list = isinstance(value, Sequence) and not isinstance(value, str) and len(value) in (1, rank)
+    if is_list and all(isinstance(v, (int, torch.SymInt)) and not isinstance(v, bool) for v in value):  # type: ignore[attr-defined]
+        return tuple(value) * (rank if len(value) == 1 else 1)  # type: ignore[arg-type]
     raise ArgumentError(
         f"expected {name} to be a single integer value or a list of {rank} values to match the convolution "
         f"dimensions, but got {name}={value!r}"
     )
 
 
-def _at_least(values: tuple[int, ...], least: int, message: str) -> tuple[int, ...]:
+def _at_least(values: Sizes, least: int, message: str) -> Sizes:
     if any(v < least for v in values):
         raise ArgumentError(f"{message}, but got {list(values)}")
     return values
 
 
-def _conv_padding(
-    padding: Size | str, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
-) -> tuple[int, ...]:
+def _conv_padding(padding: Size | str, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Sizes:
     """Low padding of each dimension, then high padding of each; "same" pads the odd pixel at the high end."""
     rank = len(kernel)
     if isinstance(padding, str):
@@ -78,7 +77,7 @@ def _conv_padding(
     return pads * 2
 
 
-def _pool_fields(pool: Pool, rank: int) -> tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def _pool_fields(pool: Pool, rank: int) -> tuple[str, Sizes, Sizes, Sizes, Sizes]:
     """Kind, window, stride, padding and dilation of the pool; a 1-wide window for none."""
     ones, zeros = (1,) * rank, (0,) * rank
     if pool is None:
@@ -88,7 +87,9 @@ def _pool_fields(pool: Pool, rank: int) -> tuple[str, tuple[int, ...], tuple[int
     window = _at_least(_per_dimension(pool.kernel, rank, "pool.kernel"), 1, "pool.kernel should be greater than zero")
     stride = window
     if pool.stride is not None and pool.stride != [] and pool.stride != ():
-        stride = _at_least(_per_dimension(pool.stride, rank, "pool.stride"), 1, "pool.stride should be greater than zero")
+        stride = _at_least(
+            _per_dimension(pool.stride, rank, "pool.stride"), 1, "pool.stride should be greater than zero"
+        )
     padding = _at_least(_per_dimension(pool.padding, rank, "pool.padding"), 0, "pool.padding must be non-negative")
     dilation = ones
     if isinstance(pool, MaxPool):
@@ -105,7 +106,7 @@ def _pool_fields(pool: Pool, rank: int) -> tuple[str, tuple[int, ...], tuple[int
 
 
 def parse_layer(
-    kernel: tuple[int, ...],
+    kernel: Sizes,
     stride: Size,
     padding: Size | str,
     dilation: Size,
@@ -121,7 +122,9 @@ def parse_layer(
     strides = _at_least(_per_dimension(stride, rank, "stride"), 1, "non-positive stride is not supported")
     dilations = _at_least(_per_dimension(dilation, rank, "dilation"), 1, "non-positive dilation is not supported")
     if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
-        raise ArgumentError(f"non-positive groups is not supported: expected an integer of at least 1, but got {groups!r}")
+        raise ArgumentError(
+            f"non-positive groups is not supported: expected an integer of at least 1, but got {groups!r}"
+        )
     if activation not in ACTIVATIONS:
         raise ArgumentError(f"expected activation to be one of relu, silu, gelu or None, but got {activation!r}")
     kind, window, pool_stride, pool_padding, pool_dilation = _pool_fields(pool, rank)
@@ -153,7 +156,9 @@ def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -
         if not isinstance(value, Tensor) and not (name == "bias" and value is None):
             raise TypeError(f"expected {name} to be a Tensor, but got {type(value).__name__}")
     if weight.dim() not in (3, 4, 5):
-        raise ArgumentError(f"expected weight to have 3, 4 or 5 dimensions (K, C/groups, *kernel), but got {weight.dim()}")
+        raise ArgumentError(
+            f"expected weight to have 3, 4 or 5 dimensions (K, C/groups, *kernel), but got {weight.dim()}"
+        )
     rank = weight.dim() - 2
     if x.dim() not in (rank + 1, rank + 2):
         raise ArgumentError(
@@ -207,9 +212,7 @@ def _by(sizes: Sequence[int]) -> str:
     return " x ".join(str(s) for s in sizes)
 
 
-def spatial_sizes(
-    spatial: Sequence[int], kernel: Sequence[int], layer: Layer
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def spatial_sizes(spatial: Sequence[int], kernel: Sequence[int], layer: Layer) -> tuple[Sizes, Sizes]:
     """Convolution and pooled output sizes, one number per dimension. Raises ArgumentError when either is empty."""
     rank = len(kernel)
     low, high = layer.padding[:rank], layer.padding[rank:]
@@ -228,9 +231,9 @@ def spatial_sizes(
         return conv, conv
     output = tuple(
         pool_output_size(
-            conv[i], layer.window[i], layer.pool_stride[i], layer.pool_padding[i], layer.pool_dilation[i], layer.ceil_mode
+            size, layer.window[i], layer.pool_stride[i], layer.pool_padding[i], layer.pool_dilation[i], layer.ceil_mode
         )
-        for i in range(rank)
+        for i, size in enumerate(conv)
     )
     if any(s < 1 for s in output):
         raise ArgumentError(

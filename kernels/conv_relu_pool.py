@@ -28,12 +28,12 @@ def conv_relu_pool(
     """pool(activation(conv(x, weight) + bias)), forward and backward each as one kernel per result.
 
     x (N, C, *spatial) or (C, *spatial); weight (K, C/groups, *kernel); bias (K,) or None; one, two or three spatial
-    dimensions, read off `weight`. `stride`, `padding` ("same" and "valid" too) and `dilation` are the convolution's, in
-    pixels, one number or one per dimension. `activation` is "relu", "silu", "gelu" or None, `pool` a MaxPool, an AvgPool
-    or None. Returns (N, K, *output) or (K, *output) in x's dtype, channels_last if x or weight is.
+    dimensions, read off `weight`. `stride`, `padding` ("same" and "valid" too) and `dilation` are the convolution's,
+    in pixels, one number or one per dimension. `activation` is "relu", "silu", "gelu" or None, `pool` a MaxPool, an
+    AvgPool or None. Returns (N, K, *output) or (K, *output) in x's dtype, channels_last if x or weight is.
 
-    `backend`: "triton" runs this project's kernels alone; "cudnn" is eager PyTorch (oneDNN on a CPU); "compile" the same
-    under torch.compile; "auto" the fastest measured choice for the shape, which without a GPU is eager PyTorch.
+    `backend`: "triton" runs this project's kernels alone; "cudnn" is eager PyTorch (oneDNN on a CPU); "compile" the
+    same under torch.compile; "auto" the fastest measured choice for the shape, which without a GPU is eager PyTorch.
 
     Values and gradients are PyTorch's for the same composition: the first of equal window elements wins, the last NaN
     beats everything, relu'(0) = 0. Raises ArgumentError (a ValueError and a RuntimeError) that names the argument.
@@ -45,9 +45,18 @@ def conv_relu_pool(
     spatial_sizes(tuple(x.shape[-len(kernel) :]), kernel, layer)
     if backend == "triton":
         return _triton(x, weight, bias, layer)
-    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     reference = _compiled_reference() if backend == "compile" else conv_relu_pool_reference
-    return reference(x, weight, bias, **settings, activation=activation, pool=pool)
+    return reference(
+        x,
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        activation=activation,
+        pool=pool,
+    )
 
 
 def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Tensor:

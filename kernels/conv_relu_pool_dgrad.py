@@ -26,7 +26,16 @@ from kernels.device_functions import (
     split_index,
 )
 from kernels.geometry import Geometry, Shapes
-from kernels.launch import accumulator, dot_precision, launch, offset_type, strides_of
+from kernels.launch import (
+    accumulator,
+    channels_innermost,
+    current_target,
+    dot_precision,
+    launch,
+    multiply_kind,
+    offset_type,
+    strides_of,
+)
 from kernels.runtime import device_function
 from kernels.tiles import DgradTile, dgrad_tile
 
@@ -177,7 +186,8 @@ def conv_relu_pool_dgrad(
     num_pixels = shapes.batch
     for size, stride in zip(shapes.input, strides, strict=True):
         num_pixels *= -(-size // stride)
-    tile = tile or dgrad_tile(geometry, num_pixels, grad.dtype)
+    weight = channels_innermost(weight)
+    tile = tile or dgrad_tile(geometry, num_pixels, grad.dtype, current_target(), multiply_kind(grad.dtype))
     extra = code if code is not None else saved
     phases = strides[0] * strides[1] * strides[2]
     grid = (

@@ -28,7 +28,16 @@ from kernels.device_functions import (
     widen,
 )
 from kernels.geometry import Geometry, Shapes
-from kernels.launch import accumulator, dot_precision, launch, offset_type, strides_of
+from kernels.launch import (
+    accumulator,
+    channels_innermost,
+    current_target,
+    dot_precision,
+    launch,
+    multiply_kind,
+    offset_type,
+    strides_of,
+)
 from kernels.runtime import device_function
 from kernels.tiles import ForwardTile, forward_tile
 
@@ -279,7 +288,8 @@ def conv_relu_pool_forward(
     num_outputs = y.numel() // (geometry.filters * geometry.groups)
     if num_outputs == 0:
         return
-    tile = tile or forward_tile(geometry, num_outputs, x.dtype)
+    weight = channels_innermost(weight)
+    tile = tile or forward_tile(geometry, num_outputs, x.dtype, current_target(), multiply_kind(x.dtype))
     saved = code if code is not None else winner
     grid = (triton.cdiv(geometry.filters, tile.block_k) * triton.cdiv(num_outputs, tile.block_p), geometry.groups)
     launch(

@@ -4,9 +4,9 @@
     dbias[k]         = sum_{n, p} g[n, k, p]
 
 g, the gradient at the convolution's output, is rebuilt in registers as in the input gradient. Filters are rows,
-(tap, channel) pairs columns, pixels the reduction. Each of `splits` programs per tile sums its share of the pixels into
-its own float32 slice of a workspace; a second kernel adds the slices in order. No atomics: the result repeats to the bit.
-The bias gradient is one more workspace column, summed by the programs of the first column tile.
+(tap, channel) pairs columns, pixels the reduction. Each of `splits` programs per tile sums its share of the pixels
+into its own float32 slice of a workspace; a second kernel adds the slices in order. No atomics: the result repeats to
+the bit. The bias gradient is one more workspace column, summed by the programs of the first column tile.
 """
 
 import torch
@@ -28,7 +28,16 @@ from kernels.device_functions import (
     widen,
 )
 from kernels.geometry import Geometry, Shapes
-from kernels.launch import accumulator, dot_precision, launch, offset_type, programs_in_flight, strides_of
+from kernels.launch import (
+    accumulator,
+    current_target,
+    dot_precision,
+    launch,
+    multiply_kind,
+    offset_type,
+    programs_in_flight,
+    strides_of,
+)
 from kernels.runtime import INTERPRETED
 from kernels.tiles import WgradTile, wgrad_tile
 
@@ -126,7 +135,8 @@ def conv_relu_pool_wgrad_reduce_kernel(
     if NEEDS_WEIGHT:
         is_weight = mask & (column < COLUMNS)
         rd, rh, rw = split_tap(column // G.channels, G)
-        at = k * stride_wk + (column % G.channels) * stride_wc + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
+        at = k * stride_wk + (column % G.channels) * stride_wc
+        at += offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
         rounded = round_to(total, dweight_ptr.dtype.element_ty)
         tl.store(dweight_ptr + tl.where(is_weight, at, 0), rounded, mask=is_weight)
     if NEEDS_BIAS:
@@ -147,7 +157,8 @@ def conv_relu_pool_wgrad(
 ) -> None:
     """Launch the weight gradient into `dweight` (K, C/groups, *kernel) and the bias gradient into `dbias` (K,).
 
-    Either may be None: not wanted, not computed. grad, code and saved as for `conv_relu_pool_dgrad`; x (N, C, *spatial).
+    Either may be None: not wanted, not computed. grad, code and saved as for `conv_relu_pool_dgrad`;
+    x (N, C, *spatial).
     """
     filters = geometry.filters * geometry.groups
     num_pixels = shapes.batch * shapes.conv[0] * shapes.conv[1] * shapes.conv[2]
@@ -159,7 +170,10 @@ def conv_relu_pool_wgrad(
     needs = {"NEEDS_WEIGHT": dweight is not None, "NEEDS_BIAS": dbias is not None}
     columns = geometry.taps * geometry.channels if dweight is not None else 0
     row = columns + int(dbias is not None)
-    tile = tile or wgrad_tile(geometry, num_pixels, grad.dtype, programs_in_flight(grad.device))
+    wanted = programs_in_flight(grad.device)
+    tile = tile or wgrad_tile(
+        geometry, num_pixels, grad.dtype, current_target(), multiply_kind(grad.dtype), wanted
+    )
     acc = accumulator(grad.dtype)
     workspace = torch.empty(
         tile.splits * filters * row, dtype=torch.float64 if acc == tl.float64 else torch.float32, device=grad.device

@@ -190,7 +190,7 @@ def conv_gradient(
     stride_en, stride_ek, stride_ed, stride_eh, stride_ew,
     G: tl.constexpr, ACC: tl.constexpr,
 ):
-    """Gradient of the loss with respect to the convolution's output at (n, k, d, h, w), read through pool and activation.
+    """Gradient of the loss at the convolution's output (n, k, d, h, w), read through pool and activation.
 
     Pixels (n, d, h, w) with `mask_p` broadcast against filters k with `mask_k`, which say what exists; k counts within
     the group and the pointers point at it. The full-size gradient is never written to memory: it is rebuilt from the
@@ -233,9 +233,13 @@ def conv_gradient(
                 eh = 0
                 ok_h = True
                 if G.rank >= 2:
-                    oh, eh, ok_h = _covering(h, jh, out_h, G.window_h, G.pool_stride_h, G.pool_padding_h, G.pool_dilation_h)
+                    oh, eh, ok_h = _covering(
+                        h, jh, out_h, G.window_h, G.pool_stride_h, G.pool_padding_h, G.pool_dilation_h
+                    )
                 for jw in tl.static_range(REACH_W):
-                    ow, ew, ok_w = _covering(w, jw, out_w, G.window_w, G.pool_stride_w, G.pool_padding_w, G.pool_dilation_w)
+                    ow, ew, ok_w = _covering(
+                        w, jw, out_w, G.window_w, G.pool_stride_w, G.pool_padding_w, G.pool_dilation_w
+                    )
                     ok_p = mask_p & ok_w
                     if G.rank >= 2:
                         ok_p = ok_p & ok_h
@@ -273,7 +277,10 @@ def conv_gradient(
 
 
 @device_function
-def _covering(p, j: tl.constexpr, out_size, WINDOW: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr):
+def _covering(
+    p, j: tl.constexpr, out_size,
+    WINDOW: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr,
+):  # fmt: skip
     """The j-th window back that covers pixel p: its index, the window element p is, and whether there is one."""
     if PADDING > 0:
         p = p + PADDING

@@ -17,8 +17,9 @@ MAX_BYTE_WINDOW = 254
 class Geometry:
     """The static description of a layer, passed whole to the kernels as one constexpr.
 
-    `channels` and `filters` are per group (C/groups and K/groups). `activation` is relu, silu, gelu or none; `pool`
-    is max, avg or none; `partial_windows` says whether a window may reach over the convolution's edge. Convolution padding is the low side's: the high side only shows in the output size.
+    `channels` and `filters` are per group (C/groups and K/groups). `activation` is relu, silu, gelu or none; `pool` is
+    max, avg or none; `partial_windows` says whether a window may reach over the convolution's edge. Convolution padding
+    is the low side's: the high side only shows in the output size.
     """
 
     rank: int

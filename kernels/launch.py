@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -53,9 +54,31 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
 
 def dot_precision(dtype: torch.dtype) -> str:
     """`"tf32"` where PyTorch would let a float32 convolution use it, else `"ieee"`."""
-    if dtype != torch.float32 or not torch.cuda.is_available():
+    if dtype != torch.float32 or INTERPRETED:
         return "ieee"
     return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+
+
+def multiply_kind(dtype: torch.dtype) -> str:
+    """`"tensor"` when products of this dtype run on tensor cores, `"scalar"` when on the plain units."""
+    return "tensor" if dtype.itemsize == 2 or dot_precision(dtype) == "tf32" else "scalar"
+
+
+def current_target() -> str:
+    """The GPU kernels are compiled for, as `cuda:90` or `hip:gfx942`; `interpreter` where there is none."""
+    if INTERPRETED:
+        return "interpreter"
+    target = triton.runtime.driver.active.get_current_target()
+    return f"{target.backend}:{target.arch}"
+
+
+def channels_innermost(weight: Tensor) -> Tensor:
+    """`weight` (K, C/groups, *kernel) with its channels one element apart, copied if need be: weights are small, and a
+    strided load of them would be the one that cannot be pipelined. The interpreter takes any strides as they are.
+    """
+    if INTERPRETED or weight.stride(1) == 1 or weight.shape[1] == 1:
+        return weight
+    return weight.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def offset_type(*tensors: Tensor | None) -> tl.dtype:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 
 def is_channels_last(tensor: Tensor) -> bool:
-    """PyTorch's `suggest_memory_format`: whether a 4-D or 5-D tensor's strides rise in the order channels, width, height,
-    (depth,) batch. Where both formats would be true (one pixel, one channel) the strides of size-1 dimensions decide.
+    """PyTorch's `suggest_memory_format`: whether a 4-D or 5-D tensor's strides rise in the order channels, width,
+    height, (depth,) batch. Where both formats would be true (one pixel, one channel) the strides of size-1 dimensions
+    decide.
     """
     if tensor.dim() not in (4, 5):
         return False

@@ -223,7 +223,7 @@ def _without_activation_and_pool(settings: tuple[Any, ...]) -> tuple[Any, ...]:
 def _autograd(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
     wanted = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     if wanted and torch.is_grad_enabled():
-        return _ConvReLUPool.apply(x, weight, bias, *settings)  # type: ignore[no-any-return]
+        return _ConvReLUPool.apply(x, weight, bias, *settings)
     with torch._C._AutoDispatchBelowAutograd():
         return ops.conv_relu_pool(x, weight, bias, *settings)
 

@@ -52,8 +52,9 @@ def conv_library(backend: str) -> str:
 def device_function(function: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a function that kernels call: `triton.jit` when compiled, plain Python when interpreted.
 
-    Triton's interpreter patches all of `triton.language` anew at every call of a jitted function (3.7: 2 ms a call, a third
-    of a small kernel's time); inside a running kernel the patches already stand, and plain Python runs the same source.
+    Triton's interpreter patches all of `triton.language` anew at every call of a jitted function (3.7: 2 ms a call, a
+    third of a small kernel's time); inside a running kernel the patches already stand, and plain Python runs the same
+    source.
     """
     if INTERPRETED:
         return function

@@ -1,4 +1,8 @@
-"""How much of a layer one program takes: the tiles each kernel ships with, and the rule that picks one."""
+"""How much of a layer one program takes: the tiles each kernel ships with, and the rule that picks one.
+
+On a GPU a tile is one of the SHIPPED lists below, every one of which `compile_check` compiles for the targets it is
+declared for. In the interpreter, where a call costs the same whatever its size, tiles are as large as is worth while.
+"""
 
 from dataclasses import dataclass
 
@@ -6,6 +10,9 @@ import torch
 
 from kernels.geometry import Geometry
 from kernels.runtime import INTERPRETED
+
+TARGETS = ("cuda:80", "cuda:86", "cuda:90", "cuda:100", "hip:gfx942")
+"""What kernels are cross-compiled for: A100, RTX 30, H100/H200, B200, MI300."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,49 @@ class WgradTile:
     stages: int = 3
 
 
-_INTERPRETER_ELEMENTS = 2**18
-"""Elements of the largest operand tile in the interpreter: NumPy's cost per call is fixed, so tiles are big there."""
+@dataclass(frozen=True)
+class Shipped:
+    """One shipped tile: rows x columns of the output, the reduction's step, and where it may run.
+
+    `multiply` is "tensor" (16-bit or TF32 operands, on tensor cores) or "scalar" (IEEE float32, on the plain units,
+    where larger tiles would run out of registers).
+    """
+
+    rows: int
+    columns: int
+    step: int
+    multiply: str
+    warps: int = 4
+    stages: int = 3
+    targets: tuple[str, ...] = TARGETS
+
+
+# Rows are filters, columns window elements of pooled outputs (forward) or (tap, channel) pairs (wgrad).
+FORWARD = (
+    Shipped(16, 128, 32, "tensor"),
+    Shipped(64, 64, 32, "tensor"),
+    Shipped(64, 128, 32, "tensor"),
+    Shipped(64, 128, 64, "tensor"),
+    Shipped(16, 64, 16, "scalar"),
+    Shipped(32, 64, 16, "scalar"),
+)
+# Rows are input pixels, columns input channels.
+DGRAD = (
+    Shipped(64, 16, 32, "tensor"),
+    Shipped(64, 64, 32, "tensor"),
+    Shipped(64, 16, 16, "scalar"),
+    Shipped(64, 32, 16, "scalar"),
+)
+WGRAD = (
+    Shipped(16, 32, 32, "tensor"),
+    Shipped(64, 32, 32, "tensor"),
+    Shipped(64, 64, 32, "tensor"),
+    Shipped(16, 32, 16, "scalar"),
+    Shipped(32, 32, 16, "scalar"),
+)
+
+_INTERPRETER_ELEMENTS = 2**17
+"""Elements of the largest operand tile in the interpreter, where 2^14 and 2^19 were both measured slower."""
 
 
 def _power_of_two(value: int, least: int, most: int) -> int:
@@ -54,38 +102,54 @@ def _power_of_two(value: int, least: int, most: int) -> int:
     return min(max(1 << (max(value, 1) - 1).bit_length(), least), most)
 
 
-def _joint(geometry: Geometry) -> int:
-    return next(j for j in (4, 2, 1) if geometry.window % j == 0) if geometry.window <= 4 else 1
+def joint_elements(geometry: Geometry) -> int:
+    """Window elements computed together: all of a window of 1, 2 or 4, else one at a time."""
+    return geometry.window if geometry.window in (1, 2, 4) else 1
 
 
-def forward_tile(geometry: Geometry, num_outputs: int, dtype: torch.dtype) -> ForwardTile:
-    """The tile forward runs with: num_outputs = N * pooled pixels."""
-    joint = _joint(geometry)
+def _choose(shipped: tuple[Shipped, ...], target: str, multiply: str, rows: int, columns: int) -> Shipped:
+    """The smallest tile that covers rows x columns, or the largest there is."""
+    fitting = [s for s in shipped if s.multiply == multiply and target in s.targets]
+    covering = [s for s in fitting if s.rows >= rows and s.columns >= columns]
+    return min(covering, key=_size) if covering else max(fitting, key=lambda s: (min(s.rows, rows), _size(s)))
+
+
+def _size(shipped: Shipped) -> tuple[int, int]:
+    return shipped.rows * shipped.columns, -shipped.step
+
+
+def forward_tile(geometry: Geometry, num_outputs: int, dtype: torch.dtype, target: str, multiply: str) -> ForwardTile:
+    """The tile forward runs with; num_outputs = N * pooled pixels."""
+    joint = joint_elements(geometry)
     reduction = geometry.taps * geometry.channels
     if INTERPRETED:
         block_c = _power_of_two(reduction, 1, 512)
         block_p = _power_of_two(num_outputs, 1, max(_INTERPRETER_ELEMENTS // (block_c * joint), 1))
         return ForwardTile(_power_of_two(geometry.filters, 8, 64), block_p, block_c, joint, flat=True)
     flat = geometry.channels % 16 != 0
-    block_k = _power_of_two(geometry.filters, 16, 64)
-    block_c = _power_of_two(reduction if flat else geometry.channels, 16, 32 if dtype.itemsize >= 4 else 64)
-    return ForwardTile(block_k, 128 // joint, block_c, joint, flat)
+    chosen = _choose(FORWARD, target, multiply, geometry.filters, num_outputs * joint)
+    step = chosen.step
+    while not flat and geometry.channels % step != 0:
+        step //= 2  # a step that divides the channels needs no mask along them, and 16 always does here
+    return ForwardTile(chosen.rows, chosen.columns // joint, step, joint, flat, chosen.warps, chosen.stages)
 
 
-def dgrad_tile(geometry: Geometry, num_pixels: int, dtype: torch.dtype) -> DgradTile:
-    """The tile the input gradient runs with: num_pixels = N * input pixels of one stride phase."""
+def dgrad_tile(geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: str, multiply: str) -> DgradTile:
+    """The tile the input gradient runs with; num_pixels = N * input pixels of one stride phase."""
     reduction = geometry.taps * geometry.filters
     if INTERPRETED:
         block_k = _power_of_two(reduction, 1, 512)
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_k, 1))
         return DgradTile(block_p, _power_of_two(geometry.channels, 1, 64), block_k, flat=True)
+    chosen = _choose(DGRAD, target, multiply, num_pixels, geometry.channels)
     flat = geometry.filters % 16 != 0
-    block_k = _power_of_two(reduction if flat else geometry.filters, 16, 32)
-    return DgradTile(64, _power_of_two(geometry.channels, 16, 64), block_k, flat)
+    return DgradTile(chosen.rows, chosen.columns, chosen.step, flat, chosen.warps, chosen.stages)
 
 
-def wgrad_tile(geometry: Geometry, num_pixels: int, dtype: torch.dtype, programs_wanted: int) -> WgradTile:
-    """The tile the weight gradient runs with: num_pixels = N * convolution output pixels.
+def wgrad_tile(
+    geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: str, multiply: str, programs_wanted: int
+) -> WgradTile:
+    """The tile the weight gradient runs with; num_pixels = N * convolution output pixels.
 
     `programs_wanted` programs at least should be in flight; the split over pixels supplies what the weight's own
     tiles do not. It depends on the device and the shapes only, so the sum's order, and its bits, repeat.
@@ -96,7 +160,7 @@ def wgrad_tile(geometry: Geometry, num_pixels: int, dtype: torch.dtype, programs
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_n, 1))
         blocks = -(-num_pixels // block_p)
         return WgradTile(_power_of_two(geometry.filters, 1, 64), block_n, block_p, splits=min(blocks, 2))
-    block_k, block_n, block_p = _power_of_two(geometry.filters, 16, 64), _power_of_two(columns, 16, 64), 32
-    tiles = -(-geometry.filters // block_k) * -(-columns // block_n) * geometry.groups
-    splits = min(max(-(-programs_wanted // tiles), 1), max(num_pixels // (8 * block_p), 1))
-    return WgradTile(block_k, block_n, block_p, splits)
+    chosen = _choose(WGRAD, target, multiply, geometry.filters, columns)
+    tiles = -(-geometry.filters // chosen.rows) * -(-columns // chosen.columns) * geometry.groups
+    splits = min(max(-(-programs_wanted // tiles), 1), max(num_pixels // (8 * chosen.step), 1))
+    return WgradTile(chosen.rows, chosen.columns, chosen.step, splits, chosen.warps, chosen.stages)
