@@ -66,9 +66,10 @@ def _write(paths: Sequence[Path | str], out: Path) -> tuple[Path, Records]:
     # A report written into the folder it reads must not read itself back; a report over the runs' own root may.
     inside = not any(Path(os.path.realpath(path)).is_relative_to(os.path.realpath(out)) for path in paths)
     records = read_records(paths, skip=out if inside else None)
-    tables = all_tables(records)
-    figures = draw(records, tables)
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        tables = all_tables(records)
+        figures = draw(records, tables)
         _remove_former(out)
         write_tables(tables, out / "tables")
         write_figures(figures, out / "figures")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.report import write_report
 from tests.analysis.run_writer import write_sweep
 
 
@@ -22,3 +23,12 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def quickstart(runs: Path) -> Path:
     """runs/quickstart: triton (interpreted) and cudnn on a machine without a GPU, three seeds each."""
     return write_sweep(runs / "quickstart", media=True)
+
+
+@pytest.fixture(scope="session")
+def quickstart_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report on the runs of ``quickstart``, written once; for tests that only look at it."""
+    folder = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return write_report([write_sweep(folder / "runs" / "quickstart", media=True)], folder / "out").parent

@@ -98,14 +98,16 @@ def write_sweep(
     margin: float | None = 0.5,
     gpu: bool = False,
     media: bool = False,
+    steps: int = 60,
     description: str = "Does lenet5 reach the same accuracy on both backends? margin=0.5 points",
 ) -> Path:
     """A sweep of triton and cudnn over seeds, accuracies on the grid of 360 test pictures."""
     for seed in range(seeds):
         right = 350 + (seed * 7) % 5
         write_run(folder / f"t{seed:03d}", backend="triton", seed=seed, accuracy=(right + seed % 2) / 360, gpu=gpu,
-                  media=media, step_ms=None if not gpu else 3.0 + 0.1 * seed)  # fmt: skip
+                  media=media, steps=steps, step_ms=None if not gpu else 3.0 + 0.1 * seed)  # fmt: skip
         write_run(folder / f"c{seed:03d}", backend="cudnn", seed=seed, accuracy=right / 360, gpu=gpu, media=media,
+                  steps=steps,
                   step_ms=4.0 + 0.1 * seed)  # fmt: skip
     write_json(folder / "sweep.json", {"name": folder.name, "description": description, "margin_points": margin})
     return folder

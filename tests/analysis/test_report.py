@@ -41,20 +41,24 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+@pytest.fixture
+def small(runs: Path) -> Path:
+    """runs/small: one short run a backend."""
+    return write_sweep(runs / "small", seeds=1, steps=3)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_report_writes_page_tables_and_figures(quickstart: Path, tmp_path: Path) -> None:
-    report = write_report([quickstart], tmp_path / "out")
-    assert report == tmp_path / "out" / "report.html"
-    names = contents(tmp_path / "out")
+def test_report_writes_page_tables_and_figures(quickstart_report: Path) -> None:
+    names = contents(quickstart_report)
     assert {"report.html", "tables/accuracy.csv", "tables/accuracy.md", "tables/speed.csv"} <= names.keys()
     assert any(name.startswith("figures/curve-train-loss") and name.endswith(".svg") for name in names)
 
 
-def test_page_asks_for_nothing_outside_itself(quickstart: Path, tmp_path: Path) -> None:
-    html = write_report([quickstart], tmp_path / "out").read_text()
+def test_page_asks_for_nothing_outside_itself(quickstart_report: Path) -> None:
+    html = (quickstart_report / "report.html").read_text()
     page = Page(html)
     assert not {"script", "iframe", "object", "embed", "base"} & set(page.tags)
     for tag, name, value in page.attributes:
@@ -65,14 +69,14 @@ def test_page_asks_for_nothing_outside_itself(quickstart: Path, tmp_path: Path) 
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)", html))
 
 
-def test_identifiers_are_unique(quickstart: Path, tmp_path: Path) -> None:
-    page = Page(write_report([quickstart], tmp_path / "out").read_text())
+def test_identifiers_are_unique(quickstart_report: Path) -> None:
+    page = Page((quickstart_report / "report.html").read_text())
     identifiers = [value for _, name, value in page.attributes if name == "id"]
     assert len(identifiers) == len(set(identifiers))
 
 
-def test_first_screen_answers_the_four_questions(quickstart: Path, tmp_path: Path) -> None:
-    text = Page(write_report([quickstart], tmp_path / "out").read_text()).text
+def test_first_screen_answers_the_four_questions(quickstart_report: Path) -> None:
+    text = Page((quickstart_report / "report.html").read_text()).text
     first = text[: text.index("accuracy curves agreement")]
     assert "6 runs (6 finished) of lenet5 on digits" in first
     assert "Test CPU 3000; no GPU." in first
@@ -81,23 +85,21 @@ def test_first_screen_answers_the_four_questions(quickstart: Path, tmp_path: Pat
     assert "Speed of triton: interpreted: not a speed measurement" in first
 
 
-def test_interpreted_step_time_appears_nowhere(quickstart: Path, tmp_path: Path) -> None:
-    for number, run in enumerate(sorted(quickstart.glob("t*"))):
+def test_interpreted_step_time_appears_nowhere(small: Path, tmp_path: Path) -> None:
+    for number, run in enumerate(sorted(small.glob("t*"))):
         shutil.rmtree(run)
         write_run(run, backend="triton", seed=number, step_ms=98765.4)
-    write_report([quickstart], tmp_path / "out")
+    write_report([small], tmp_path / "out")
     for name, content in contents(tmp_path / "out").items():
         assert b"98765" not in content, name
         assert b"98,765" not in content, name
 
 
-def test_failed_runs_are_listed_with_reasons(quickstart: Path, tmp_path: Path) -> None:
-    write_run(
-        quickstart / "bad", seed=9, status="diverged", accuracy=math.nan, summary={"exit_reason": "loss <NaN> at 3"}
-    )
-    text = Page(write_report([quickstart], tmp_path / "out").read_text()).text
+def test_failed_runs_are_listed_with_reasons(small: Path, tmp_path: Path) -> None:
+    write_run(small / "bad", seed=9, status="diverged", accuracy=math.nan, summary={"exit_reason": "loss <NaN> at 3"})
+    text = Page(write_report([small], tmp_path / "out").read_text()).text
     assert "loss <NaN> at 3" in text
-    assert "1 diverged of 7 runs" in text
+    assert "1 diverged of 3 runs" in text
 
 
 def test_hostile_names_stay_text(runs: Path, tmp_path: Path) -> None:
@@ -109,48 +111,47 @@ def test_hostile_names_stay_text(runs: Path, tmp_path: Path) -> None:
     assert hostile.replace("\ud800", "?") in page.text
 
 
-def test_same_records_give_the_same_bytes(quickstart: Path, tmp_path: Path) -> None:
+def test_same_records_give_the_same_bytes(quickstart: Path, tmp_path: Path, quickstart_report: Path) -> None:
     write_report([quickstart], tmp_path / "out")
-    first = contents(tmp_path / "out")
-    write_report([quickstart], tmp_path / "out")
-    assert contents(tmp_path / "out") == first
+    assert contents(tmp_path / "out") == contents(quickstart_report)
 
 
-def test_output_inside_the_input_is_not_read_back(quickstart: Path) -> None:
-    out = quickstart / "report"
-    write_report([quickstart], out)
+def test_output_inside_the_input_is_not_read_back(small: Path) -> None:
+    out = small / "report"
+    write_report([small], out)
     write_run(out / "planted", seed=77)
-    write_report([quickstart], out)
+    write_report([small], out)
     assert "planted" not in (out / "report.html").read_text()
 
 
-def test_output_may_be_the_runs_folder_itself(quickstart: Path) -> None:
-    write_report([quickstart], quickstart)
-    write_report([quickstart], quickstart)
-    assert len(read_records([quickstart]).runs) == 6
+def test_output_may_be_the_runs_folder_itself(small: Path) -> None:
+    write_report([small], small)
+    write_report([small], small)
+    assert len(read_records([small]).runs) == 2
 
 
-def test_stale_figures_of_an_earlier_report_go_and_other_files_stay(quickstart: Path, tmp_path: Path) -> None:
+def test_stale_figures_of_an_earlier_report_go_and_other_files_stay(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    write_report([quickstart], out)
+    write_report([small], out)
     (out / "figures" / "stale.svg").write_text("<svg/>")
     (out / "mine.txt").write_text("keep")
-    write_report([quickstart], out)
+    write_report([small], out)
     assert not (out / "figures" / "stale.svg").exists()
     assert (out / "mine.txt").exists()
 
 
-def test_files_in_a_folder_without_a_report_are_left_alone(quickstart: Path, tmp_path: Path) -> None:
+def test_files_in_a_folder_without_a_report_are_left_alone(small: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "figures").mkdir(parents=True)
     (tmp_path / "out" / "figures" / "mine.svg").write_text("<svg/>")
-    write_report([quickstart], tmp_path / "out")
+    write_report([small], tmp_path / "out")
     assert (tmp_path / "out" / "figures" / "mine.svg").exists()
 
 
-def test_damaged_pictures_are_named_and_not_shown(quickstart: Path, tmp_path: Path) -> None:
-    (quickstart / "t000" / "media" / "feature_maps.png").write_text("no picture")
-    text = Page(write_report([quickstart], tmp_path / "out").read_text()).text
-    assert "runs/quickstart/t000/media/feature_maps.png: not shown (not a PNG file)" in text
+def test_damaged_pictures_are_named_and_not_shown(small: Path, tmp_path: Path) -> None:
+    (small / "t000" / "media").mkdir()
+    (small / "t000" / "media" / "feature_maps.png").write_text("no picture")
+    text = Page(write_report([small], tmp_path / "out").read_text()).text
+    assert "runs/small/t000/media/feature_maps.png: not shown (not a PNG file)" in text
 
 
 def test_no_compiled_run_is_said_instead_of_a_figure(runs: Path, tmp_path: Path) -> None:
@@ -167,18 +168,18 @@ def test_report_of_a_single_unfinished_run(runs: Path, tmp_path: Path) -> None:
     assert "No run recorded its environment." in text
 
 
-def test_rebuild_command_is_the_one_that_was_given(quickstart: Path, tmp_path: Path) -> None:
-    text = Page(write_report([quickstart], tmp_path / "my out").read_text()).text
-    assert "python -m analysis.report runs/quickstart --out 'my out'" in text
+def test_rebuild_command_is_the_one_that_was_given(small: Path, tmp_path: Path) -> None:
+    text = Page(write_report([small], tmp_path / "my out").read_text()).text
+    assert "python -m analysis.report runs/small --out 'my out'" in text
 
 
-def test_command_prints_the_path_and_warnings(quickstart: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (quickstart / "x").mkdir()
-    (quickstart / "x" / "config.json").write_text("{}")
+def test_command_prints_the_path_and_warnings(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (small / "x").mkdir()
+    (small / "x" / "config.json").write_text("{}")
     assert main(["runs", "--out", "out"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == "6 runs -> out/report.html\n"
-    assert captured.err == "warning: runs/quickstart/x/config.json: skipped, not a Tidepool record\n"
+    assert captured.out == "2 runs -> out/report.html\n"
+    assert captured.err == "warning: runs/small/x/config.json: skipped, not a Tidepool record\n"
 
 
 @pytest.mark.parametrize(
