@@ -90,17 +90,17 @@ def _pool_fields(pool: Pool, rank: int) -> tuple[str, Sizes, Sizes, Sizes, Sizes
         stride = _at_least(
             _per_dimension(pool.stride, rank, "pool.stride"), 1, "pool.stride should be greater than zero"
         )
-    padding = _at_least(_per_dimension(pool.padding, rank, "pool.padding"), 0, "pool.padding must be non-negative")
+    padding = _at_least(_per_dimension(pool.padding, rank, "pool.padding"), 0, "pool.padding: pad must be non-negative")
     dilation = ones
     if isinstance(pool, MaxPool):
         dilation = _per_dimension(pool.dilation, rank, "pool.dilation")
         _at_least(dilation, 1, "pool.dilation should be greater than zero")
     for p, k, d in zip(padding, window, dilation, strict=True):
-        # PyTorch's max pool bounds padding by the dilated window, its average pool by the plain one.
-        if p > ((k - 1) * d + 1) // 2:
+        # PyTorch's documents speak of the dilated window, its pools hold padding to half of the plain one.
+        if p > k // 2:
+            size = "effective kernel size" if p > ((k - 1) * d + 1) // 2 else "kernel size, dilated or not"
             raise ArgumentError(
-                f"pool.padding should be at most half of effective kernel size, but got pad={p}, kernel_size={k} "
-                f"and dilation={d}"
+                f"pool.padding: pad should be at most half of {size}, but got pad={p}, kernel_size={k} and dilation={d}"
             )
     return ("max" if isinstance(pool, MaxPool) else "avg"), window, stride, padding, dilation
 
@@ -120,7 +120,7 @@ def parse_layer(
     """
     rank = len(kernel)
     strides = _at_least(_per_dimension(stride, rank, "stride"), 1, "non-positive stride is not supported")
-    dilations = _at_least(_per_dimension(dilation, rank, "dilation"), 1, "non-positive dilation is not supported")
+    dilations = _at_least(_per_dimension(dilation, rank, "dilation"), 1, "dilation should be greater than zero")
     if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
         raise ArgumentError(
             f"non-positive groups is not supported: expected an integer of at least 1, but got {groups!r}"
@@ -150,8 +150,8 @@ def check_backend(backend: str) -> None:
         raise ArgumentError(f"expected backend to be one of {', '.join(BACKENDS)}, but got {backend!r}")
 
 
-def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
-    """Check ranks, channels, dtypes and devices of the tensors. Raises ArgumentError, or TypeError for a non-tensor."""
+def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Check ranks, dtypes and devices of the tensors. Raises ArgumentError, or TypeError for a non-tensor."""
     for name, value in (("x", x), ("weight", weight), ("bias", bias)):
         if not isinstance(value, Tensor) and not (name == "bias" and value is None):
             raise TypeError(f"expected {name} to be a Tensor, but got {type(value).__name__}")
@@ -165,9 +165,6 @@ def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -
             f"Expected {rank + 1}D (unbatched) or {rank + 2}D (batched) input to conv{rank}d, "
             f"but got input of size: {list(x.shape)}"
         )
-    _check_channels(x.shape[-rank - 1], weight, bias, groups)
-    if x.dtype not in DTYPES:
-        raise ArgumentError(f"expected x to be float16, bfloat16, float32 or float64, but got {x.dtype}")
     for name, value in (("weight", weight), ("bias", bias)):
         if value is None:
             continue
@@ -177,12 +174,16 @@ def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -
             raise ArgumentError(
                 f"expected x and {name} to be on the same device, but x is on {x.device} and {name} on {value.device}"
             )
+    if x.dtype not in DTYPES:
+        raise ArgumentError(f"expected x to be float16, bfloat16, float32 or float64, but got {x.dtype}")
 
 
-def _check_channels(channels: int, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+def check_channels(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    """Check channels, filters and bias length of checked tensors against `groups` >= 1. Raises ArgumentError."""
+    channels = x.shape[1 - weight.dim()]
     filters, per_group = weight.shape[:2]
     size = list(weight.shape)
-    if filters < 1:
+    if filters < groups:
         raise ArgumentError(
             f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, "
             f"but got weight of size {size} instead"

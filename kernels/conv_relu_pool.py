@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kernels.arguments import Layer, check_backend, check_tensors, parse_layer, spatial_sizes
+from kernels.arguments import Layer, check_backend, check_channels, check_tensors, parse_layer, spatial_sizes
 from kernels.operator_registration import ops
 from kernels.pooling import MaxPool, Pool, Size
 from kernels.reference import conv_relu_pool_reference
@@ -39,9 +39,10 @@ def conv_relu_pool(
     beats everything, relu'(0) = 0. Raises ArgumentError (a ValueError and a RuntimeError) that names the argument.
     """
     check_backend(backend)
-    check_tensors(x, weight, bias, groups)
+    check_tensors(x, weight, bias)
     kernel = tuple(weight.shape[2:])
     layer = parse_layer(kernel, stride, padding, dilation, groups, activation, pool)
+    check_channels(x, weight, bias, layer.groups)
     spatial_sizes(tuple(x.shape[-len(kernel) :]), kernel, layer)
     if backend == "triton":
         return _triton(x, weight, bias, layer)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.arguments import ArgumentError, Layer, build_geometry, check_tensors, spatial_sizes
+from kernels.arguments import ArgumentError, Layer, build_geometry, check_channels, check_tensors, spatial_sizes
 from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
 from kernels.conv_relu_pool_forward import conv_relu_pool_forward, empty_saved
 from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
@@ -123,7 +123,8 @@ def _wgrad(
 
 def _fake_infer(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
     layer = Layer(*settings)
-    check_tensors(x, weight, bias, layer.groups)
+    check_tensors(x, weight, bias)
+    check_channels(x, weight, bias, layer.groups)
     _, output = spatial_sizes(tuple(x.shape[2:]), tuple(weight.shape[2:]), layer)
     return empty_in_format((x.shape[0], weight.shape[0], *output), x, output_format(x, weight))
 
