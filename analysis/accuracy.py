@@ -104,7 +104,7 @@ def _equivalence(difference: Difference, margin: float | str) -> dict[str, Any]:
         return row | {"equivalence": f"too few seeds: {fewest} of at least {MIN_SEEDS}"}
     test = tost(difference, margin)
     if test.shown is None:
-        return row | {"equivalence": f"{_no_spread_text(difference)}: no spread to test by"}
+        return row | {"equivalence": f"{_no_spread_text(difference)}, no spread to test by"}
     row["tost_p_value"] = test.p_value
     interval = difference.interval(0.95)
     if test.shown:
@@ -117,7 +117,7 @@ def _equivalence(difference: Difference, margin: float | str) -> dict[str, Any]:
 def _no_spread_text(difference: Difference) -> str:
     if difference.method != "paired":
         return "every seed of a side gave the same accuracy"
-    return "no difference at any seed" if difference.mean == 0 else "the same difference at every seed"
+    return "identical at every seed" if difference.mean == 0 else "the same difference at every seed"
 
 
 def _method_text(difference: Difference) -> str:

@@ -173,7 +173,7 @@ def _result(row: Any, reference: Any) -> str:
         if math.isnan(low) or math.isnan(high):
             interval = "too few values for an interval"
         elif low == high:
-            interval = "no spread and so an interval of no width"
+            interval = "no spread and so no interval"
         else:
             interval = f"95 % interval {number(low, 2, signed=True)} to {number(high, 2, signed=True)}"
         text += f" Difference {number(difference, 2, signed=True)} points, {interval}, {row['difference_method']}."

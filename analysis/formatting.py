@@ -86,12 +86,14 @@ def plain(view: pd.DataFrame, indent: str = "  ") -> str:
 
 
 def interval_text(mean: float, low: float, high: float, digits: int = 2, *, signed: bool = False) -> str:
-    """``+0.12 [−0.05, +0.29]``, or the mean alone and ``[–]`` where the interval is undefined."""
+    """``+0.12 [−0.05, +0.29]``, or ``[–]`` and ``[no spread]`` where there is no interval."""
     if math.isnan(mean):
         return MISSING
     middle = number(mean, digits, signed=signed)
     if math.isnan(low) or math.isnan(high):
         return f"{middle} [{MISSING}]"
+    if low == high:
+        return f"{middle} [no spread]"
     return f"{middle} [{number(low, digits, signed=signed)}, {number(high, digits, signed=signed)}]"
 
 

@@ -27,6 +27,7 @@ from analysis.tables import all_tables, write_tables
 EXIT_BAD_INPUT = 2
 _LARGEST_PICTURE = 2 * 2**20  # bytes; a larger one is named, not embedded
 _MOST_PICTURES = 6  # of one run
+_PICTURE_NAMES = {"filters": "first-layer filters", "feature_maps": "feature maps of the first layer"}
 
 
 def write_report(paths: Sequence[Path | str], out: Path | str) -> Path:
@@ -194,7 +195,7 @@ def _seen_parts(records: Records, confusions: list[Figure]) -> list[str]:
                 try:
                     if path.stat().st_size > _LARGEST_PICTURE:
                         raise ValueError("over 2 MiB")
-                    pictures.append(page.picture(path, path.stem.replace("_", " ")))
+                    pictures.append(page.picture(path, _PICTURE_NAMES.get(path.stem, path.stem.replace("_", " "))))
                 except (OSError, ValueError) as error:
                     left_out.append(f"{shown_path(path)}: not shown ({error})")
             left_out += [f"{shown_path(path)}: not shown" for path in media[_MOST_PICTURES:]]

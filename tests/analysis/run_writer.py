@@ -87,7 +87,7 @@ def write_media(folder: Path, seed: int) -> None:
         counts[tuple(rng.integers(0, 10, 2))] += 1
     lines = [f"{t},{p},{counts[t, p]}" for t in range(10) for p in range(10) if counts[t, p]]
     (folder / "confusion.csv").write_text("true,predicted,count\n" + "\n".join(lines) + "\n")
-    for name, size in (("first_layer_filters", (96, 16)), ("feature_maps", (120, 40))):
+    for name, size in (("filters", (96, 16)), ("feature_maps", (120, 40))):
         Image.fromarray(rng.integers(0, 255, size[::-1], dtype=np.uint8)).save(folder / f"{name}.png")
 
 

@@ -31,7 +31,7 @@ def test_result_of_identical_accuracies_claims_no_interval(runs: Path) -> None:
         for backend in ("triton", "cudnn"):
             write_run(runs / f"{backend}{seed}", backend=backend, seed=seed, accuracy=0.95 + seed / 100)
     (line,) = result(read_records([runs]))
-    assert "Difference 0.00 points, no spread and so an interval of no width" in line
+    assert "Difference 0.00 points, no spread and so no interval" in line
 
 
 def test_result_of_one_seed_claims_no_interval(runs: Path) -> None:

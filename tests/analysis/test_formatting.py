@@ -35,6 +35,7 @@ def test_significant(value: float, text: str) -> None:
 def test_interval_text() -> None:
     assert interval_text(0.1, -0.05, 0.25, signed=True) == "+0.10 [−0.05, +0.25]"
     assert interval_text(0.1, math.nan, math.nan) == "0.10 [–]"
+    assert interval_text(0.0, 0.0, 0.0, signed=True) == "0.00 [no spread]"
     assert interval_text(math.nan, math.nan, math.nan) == "–"
 
 
