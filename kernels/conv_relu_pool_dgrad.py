@@ -32,8 +32,8 @@ from kernels.launch import (
     current_target,
     dot_precision,
     launch,
-    multiply_kind,
     offset_type,
+    operand_kind,
     strides_of,
 )
 from kernels.runtime import device_function
@@ -134,7 +134,7 @@ def _first_tap(
     else:
         first = phase * 0 + KERNEL
         for back in tl.static_range(STEP):
-            tap: tl.constexpr = STEP - 1 - back
+            tap = STEP - 1 - back
             first = tl.where((phase + PADDING - tap * DILATION) % STRIDE == 0, tap, first)
         return first
 
@@ -187,7 +187,7 @@ def conv_relu_pool_dgrad(
     for size, stride in zip(shapes.input, strides, strict=True):
         num_pixels *= -(-size // stride)
     weight = channels_innermost(weight)
-    tile = tile or dgrad_tile(geometry, num_pixels, grad.dtype, current_target(), multiply_kind(grad.dtype))
+    tile = tile or dgrad_tile(geometry, num_pixels, grad.dtype, current_target(), operand_kind(grad.dtype))
     extra = code if code is not None else saved
     phases = strides[0] * strides[1] * strides[2]
     grid = (

@@ -34,8 +34,8 @@ from kernels.launch import (
     current_target,
     dot_precision,
     launch,
-    multiply_kind,
     offset_type,
+    operand_kind,
     strides_of,
 )
 from kernels.runtime import device_function
@@ -289,7 +289,7 @@ def conv_relu_pool_forward(
     if num_outputs == 0:
         return
     weight = channels_innermost(weight)
-    tile = tile or forward_tile(geometry, num_outputs, x.dtype, current_target(), multiply_kind(x.dtype))
+    tile = tile or forward_tile(geometry, num_outputs, x.dtype, current_target(), operand_kind(x.dtype))
     saved = code if code is not None else winner
     grid = (triton.cdiv(geometry.filters, tile.block_k) * triton.cdiv(num_outputs, tile.block_p), geometry.groups)
     launch(

@@ -33,8 +33,8 @@ from kernels.launch import (
     current_target,
     dot_precision,
     launch,
-    multiply_kind,
     offset_type,
+    operand_kind,
     programs_in_flight,
     strides_of,
 )
@@ -172,7 +172,7 @@ def conv_relu_pool_wgrad(
     row = columns + int(dbias is not None)
     wanted = programs_in_flight(grad.device)
     tile = tile or wgrad_tile(
-        geometry, num_pixels, grad.dtype, current_target(), multiply_kind(grad.dtype), wanted
+        geometry, num_pixels, grad.dtype, current_target(), operand_kind(grad.dtype), wanted
     )
     acc = accumulator(grad.dtype)
     workspace = torch.empty(

@@ -66,6 +66,14 @@ class Geometry:
         return self.window_d * self.window_h * self.window_w
 
     @property
+    def windows_per_pixel(self) -> int:
+        """Most pooling windows that any convolution output lies in."""
+        reach_d = (self.window_d - 1) * self.pool_dilation_d // self.pool_stride_d + 1
+        reach_h = (self.window_h - 1) * self.pool_dilation_h // self.pool_stride_h + 1
+        reach_w = (self.window_w - 1) * self.pool_dilation_w // self.pool_stride_w + 1
+        return reach_d * reach_h * reach_w
+
+    @property
     def tap_step_d(self) -> int:
         """Distance between the taps that one stride phase of the input meets."""
         return self.stride_d // gcd(self.stride_d, self.dilation_d)

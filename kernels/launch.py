@@ -56,12 +56,13 @@ def dot_precision(dtype: torch.dtype) -> str:
     """`"tf32"` where PyTorch would let a float32 convolution use it, else `"ieee"`."""
     if dtype != torch.float32 or INTERPRETED:
         return "ieee"
-    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+    allowed = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    return "tf32" if allowed == "tf32" else "ieee"
 
 
-def multiply_kind(dtype: torch.dtype) -> str:
-    """`"tensor"` when products of this dtype run on tensor cores, `"scalar"` when on the plain units."""
-    return "tensor" if dtype.itemsize == 2 or dot_precision(dtype) == "tf32" else "scalar"
+def operand_kind(dtype: torch.dtype) -> str:
+    """What the tiles call products of this dtype: `"half"`, `"tf32"`, or `"ieee"` (no tensor cores)."""
+    return "half" if dtype.itemsize == 2 else dot_precision(dtype)
 
 
 def current_target() -> str:

@@ -32,7 +32,9 @@ def pool_reference(x: Tensor, pool: Pool, rank: int) -> Tensor:
     if isinstance(pool, MaxPool):
         return _MAX_POOL[rank](x, pool.kernel, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
     if isinstance(pool, AvgPool):
-        return _AVG_POOL[rank](x, pool.kernel, pool.stride, pool.padding, pool.ceil_mode, pool.count_include_pad)
+        return _AVG_POOL[rank](
+            x, pool.kernel, pool.stride or pool.kernel, pool.padding, pool.ceil_mode, pool.count_include_pad
+        )
     return x
 
 

@@ -60,4 +60,4 @@ def device_function(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
     import triton
 
-    return triton.jit(function)  # type: ignore[no-any-return]
+    return triton.jit(function)

@@ -56,41 +56,57 @@ class WgradTile:
 class Shipped:
     """One shipped tile: rows x columns of the output, the reduction's step, and where it may run.
 
-    `multiply` is "tensor" (16-bit or TF32 operands, on tensor cores) or "scalar" (IEEE float32, on the plain units,
-    where larger tiles would run out of registers).
+    `operands` says which products it is meant for: "half" (16-bit) and "tf32" run on tensor cores, "ieee" (float32 and
+    float64) on the plain units, where larger tiles would run out of registers. A `heavy` layer keeps more than the
+    product in registers: a running result over the window, gradients of several windows, a third dimension's
+    coordinates; it gets the heavy tiles.
     """
 
     rows: int
     columns: int
     step: int
-    multiply: str
+    operands: tuple[str, ...]
+    heavy: bool = False
     warps: int = 4
     stages: int = 3
     targets: tuple[str, ...] = TARGETS
 
 
+HALF, TF32, TENSOR = ("half",), ("tf32",), ("half", "tf32")
+LARGE_REGISTER_REUSE = ("cuda:90", "cuda:100", "hip:gfx942")
+"""Targets whose matrix instructions read operands from shared memory or have accumulators to spare."""
+
 # Rows are filters, columns window elements of pooled outputs (forward) or (tap, channel) pairs (wgrad).
 FORWARD = (
-    Shipped(16, 128, 32, "tensor"),
-    Shipped(64, 64, 32, "tensor"),
-    Shipped(64, 128, 32, "tensor"),
-    Shipped(64, 128, 64, "tensor"),
-    Shipped(16, 64, 16, "scalar"),
-    Shipped(32, 64, 16, "scalar"),
+    Shipped(16, 128, 32, TENSOR),
+    Shipped(64, 64, 32, TENSOR),
+    Shipped(64, 128, 32, TENSOR, targets=LARGE_REGISTER_REUSE),
+    Shipped(16, 64, 16, ("ieee",)),
+    Shipped(32, 64, 16, ("ieee",)),
+    Shipped(16, 64, 32, TENSOR, heavy=True),
+    Shipped(64, 64, 16, TENSOR, heavy=True),
+    Shipped(16, 32, 16, ("ieee",), heavy=True),
 )
 # Rows are input pixels, columns input channels.
 DGRAD = (
-    Shipped(64, 16, 32, "tensor"),
-    Shipped(64, 64, 32, "tensor"),
-    Shipped(64, 16, 16, "scalar"),
-    Shipped(64, 32, 16, "scalar"),
+    Shipped(64, 16, 32, TENSOR),
+    Shipped(64, 64, 32, HALF),
+    Shipped(64, 64, 16, TF32),
+    Shipped(64, 16, 16, ("ieee",)),
+    Shipped(64, 32, 16, ("ieee",)),
+    Shipped(64, 16, 16, TENSOR, heavy=True),
+    Shipped(64, 64, 16, TENSOR, heavy=True),
+    Shipped(32, 32, 16, ("ieee",), heavy=True),
 )
 WGRAD = (
-    Shipped(16, 32, 32, "tensor"),
-    Shipped(64, 32, 32, "tensor"),
-    Shipped(64, 64, 32, "tensor"),
-    Shipped(16, 32, 16, "scalar"),
-    Shipped(32, 32, 16, "scalar"),
+    Shipped(16, 32, 32, TENSOR),
+    Shipped(64, 32, 32, TENSOR),
+    Shipped(64, 64, 32, TENSOR),
+    Shipped(16, 32, 16, ("ieee",)),
+    Shipped(32, 32, 16, ("ieee",)),
+    Shipped(16, 32, 16, TENSOR, heavy=True),
+    Shipped(64, 64, 16, TENSOR, heavy=True),
+    Shipped(16, 32, 16, ("ieee",), heavy=True),
 )
 
 _INTERPRETER_ELEMENTS = 2**17
@@ -107,18 +123,23 @@ def joint_elements(geometry: Geometry) -> int:
     return geometry.window if geometry.window in (1, 2, 4) else 1
 
 
-def _choose(shipped: tuple[Shipped, ...], target: str, multiply: str, rows: int, columns: int) -> Shipped:
-    """The smallest tile that covers rows x columns, or the largest there is."""
-    fitting = [s for s in shipped if s.multiply == multiply and target in s.targets]
-    covering = [s for s in fitting if s.rows >= rows and s.columns >= columns]
-    return min(covering, key=_size) if covering else max(fitting, key=lambda s: (min(s.rows, rows), _size(s)))
+def _choose(shipped: tuple[Shipped, ...], target: str, operands: str, heavy: bool, rows: int, columns: int) -> Shipped:
+    """The tile that covers rows x columns with the least padding; of equals the largest."""
+    fitting = [s for s in shipped if operands in s.operands and s.heavy == heavy and target in s.targets]
+
+    def padded(s: Shipped) -> tuple[int, int]:
+        covered = -(-rows // s.rows) * s.rows * -(-columns // s.columns) * s.columns
+        return covered, -s.rows * s.columns
+
+    return min(fitting, key=padded)
 
 
-def _size(shipped: Shipped) -> tuple[int, int]:
-    return shipped.rows * shipped.columns, -shipped.step
+def _heavy_gradient(geometry: Geometry) -> bool:
+    """Whether rebuilding the convolution's gradient takes several windows, a derivative or a third dimension."""
+    return geometry.windows_per_pixel > 1 or geometry.smooth or geometry.rank == 3
 
 
-def forward_tile(geometry: Geometry, num_outputs: int, dtype: torch.dtype, target: str, multiply: str) -> ForwardTile:
+def forward_tile(geometry: Geometry, num_outputs: int, dtype: torch.dtype, target: str, operands: str) -> ForwardTile:
     """The tile forward runs with; num_outputs = N * pooled pixels."""
     joint = joint_elements(geometry)
     reduction = geometry.taps * geometry.channels
@@ -127,27 +148,28 @@ def forward_tile(geometry: Geometry, num_outputs: int, dtype: torch.dtype, targe
         block_p = _power_of_two(num_outputs, 1, max(_INTERPRETER_ELEMENTS // (block_c * joint), 1))
         return ForwardTile(_power_of_two(geometry.filters, 8, 64), block_p, block_c, joint, flat=True)
     flat = geometry.channels % 16 != 0
-    chosen = _choose(FORWARD, target, multiply, geometry.filters, num_outputs * joint)
+    heavy = joint < geometry.window or geometry.rank == 3
+    chosen = _choose(FORWARD, target, operands, heavy, geometry.filters, num_outputs * joint)
     step = chosen.step
     while not flat and geometry.channels % step != 0:
         step //= 2  # a step that divides the channels needs no mask along them, and 16 always does here
     return ForwardTile(chosen.rows, chosen.columns // joint, step, joint, flat, chosen.warps, chosen.stages)
 
 
-def dgrad_tile(geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: str, multiply: str) -> DgradTile:
+def dgrad_tile(geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: str, operands: str) -> DgradTile:
     """The tile the input gradient runs with; num_pixels = N * input pixels of one stride phase."""
     reduction = geometry.taps * geometry.filters
     if INTERPRETED:
         block_k = _power_of_two(reduction, 1, 512)
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_k, 1))
         return DgradTile(block_p, _power_of_two(geometry.channels, 1, 64), block_k, flat=True)
-    chosen = _choose(DGRAD, target, multiply, num_pixels, geometry.channels)
+    chosen = _choose(DGRAD, target, operands, _heavy_gradient(geometry), num_pixels, geometry.channels)
     flat = geometry.filters % 16 != 0
     return DgradTile(chosen.rows, chosen.columns, chosen.step, flat, chosen.warps, chosen.stages)
 
 
 def wgrad_tile(
-    geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: str, multiply: str, programs_wanted: int
+    geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: str, operands: str, programs_wanted: int
 ) -> WgradTile:
     """The tile the weight gradient runs with; num_pixels = N * convolution output pixels.
 
@@ -160,7 +182,7 @@ def wgrad_tile(
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_n, 1))
         blocks = -(-num_pixels // block_p)
         return WgradTile(_power_of_two(geometry.filters, 1, 64), block_n, block_p, splits=min(blocks, 2))
-    chosen = _choose(WGRAD, target, multiply, geometry.filters, columns)
+    chosen = _choose(WGRAD, target, operands, _heavy_gradient(geometry), geometry.filters, columns)
     tiles = -(-geometry.filters // chosen.rows) * -(-columns // chosen.columns) * geometry.groups
     splits = min(max(-(-programs_wanted // tiles), 1), max(num_pixels // (8 * chosen.step), 1))
     return WgradTile(chosen.rows, chosen.columns, chosen.step, splits, chosen.warps, chosen.stages)

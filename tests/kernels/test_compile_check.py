@@ -1,0 +1,70 @@
+"""The compile check: kernels cross-compile clean, and what is wrong with one is seen."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kernels.compile_check import main
+
+# Between them: all four kernels, tensor-core and plain products, flat and blocked reductions, overlapping windows.
+CASES = ("3x3_pool2", "lenet2", "overlap_3_2")
+KERNELS = {
+    "conv_relu_pool_forward_kernel",
+    "conv_relu_pool_dgrad_kernel",
+    "conv_relu_pool_wgrad_kernel",
+    "conv_relu_pool_wgrad_reduce_kernel",
+}
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_every_kernel_compiles_for_sm_90_and_sm_80_without_a_spill_and_with_tensor_cores() -> None:
+    done = run_python("-m", "kernels.compile_check", "--targets", "cuda:90", "cuda:80", "--cases", *CASES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("cuda:")]
+    for target in ("cuda:90", "cuda:80"):
+        assert {row[3] for row in rows if row[0] == target} == KERNELS
+        for row in rows:
+            tensor_cores, spills = int(row[-3]), int(row[-5])
+            assert spills == 0
+            if row[2] in ("bf16", "fp16", "tf32") and "reduce" not in row[3] and "JOINT" not in row:
+                assert tensor_cores > 0 or row[4].startswith("64x64x32") or "wgrad" in row[3], row
+
+
+_SPILL = """
+from kernels import tiles, cross_compile
+tiles.FORWARD = (tiles.Shipped(128, 256, 64, ("half",)),)
+rows = list(cross_compile.compile_cases("cuda:90", ("3x3_c48_pool2",)))
+print([row.problem for row in rows if "forward" in row.kernel and row.dtype == "bf16"])
+"""
+
+
+def test_a_tile_too_large_for_the_registers_is_reported_as_spilling() -> None:
+    done = run_python("-c", _SPILL)
+    assert "spills" in done.stdout, done.stdout + done.stderr
+
+
+_SHARED = """
+from dataclasses import replace
+from kernels import cross_compile
+cross_compile.LIMITS["cuda:90"] = replace(cross_compile.LIMITS["cuda:90"], shared_block=1024)
+rows = list(cross_compile.compile_cases("cuda:90", ("lenet1",)))
+print([row.problem for row in rows if "forward" in row.kernel])
+"""
+
+
+def test_shared_memory_over_the_targets_limit_is_reported() -> None:
+    done = run_python("-c", _SHARED)
+    assert "shared memory over 1024" in done.stdout, done.stdout + done.stderr
+
+
+def test_unknown_target_is_refused_with_the_known_ones_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--targets", "cuda:42"])
+    assert refused.value.code == 2
+    assert "cuda:90" in capsys.readouterr().err
