@@ -11,6 +11,7 @@ that only names the target, and every launch turned into a compilation.
 """
 
 import argparse
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -51,7 +52,10 @@ def _compile_target(target: str, cases: tuple[str, ...]) -> list[Row]:
 
 def compile_rows(targets: tuple[str, ...], cases: tuple[str, ...] = (), workers: int | None = None) -> Iterator[Row]:
     """Rows of every case (all without names) on every target, target by target. Needs TRITON_INTERPRET=0."""
-    with ProcessPoolExecutor(max_workers=workers or min(len(targets), os.cpu_count() or 1)) as pool:
+    # A process for each target: Triton keeps a kernel's first target for as long as the process lives.
+    context = multiprocessing.get_context("spawn")
+    count = workers or min(len(targets), os.cpu_count() or 1)
+    with ProcessPoolExecutor(count, mp_context=context, max_tasks_per_child=1) as pool:
         for rows in pool.map(_compile_target, targets, [cases] * len(targets)):
             yield from rows
 

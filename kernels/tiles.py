@@ -95,7 +95,8 @@ DGRAD = (
     Shipped(64, 16, 16, ("ieee",)),
     Shipped(64, 32, 16, ("ieee",)),
     Shipped(64, 16, 16, TENSOR, heavy=True),
-    Shipped(64, 64, 16, TENSOR, heavy=True),
+    Shipped(64, 32, 16, TENSOR, heavy=True),
+    Shipped(64, 64, 16, TENSOR, heavy=True, targets=LARGE_REGISTER_REUSE),
     Shipped(32, 32, 16, ("ieee",), heavy=True),
 )
 WGRAD = (
@@ -148,7 +149,7 @@ def forward_tile(geometry: Geometry, num_outputs: int, dtype: torch.dtype, targe
         block_p = _power_of_two(num_outputs, 1, max(_INTERPRETER_ELEMENTS // (block_c * joint), 1))
         return ForwardTile(_power_of_two(geometry.filters, 8, 64), block_p, block_c, joint, flat=True)
     flat = geometry.channels % 16 != 0
-    heavy = joint < geometry.window or geometry.rank == 3
+    heavy = joint < geometry.window or geometry.rank == 3 or geometry.saves_bits
     chosen = _choose(FORWARD, target, operands, heavy, geometry.filters, num_outputs * joint)
     step = chosen.step
     while not flat and geometry.channels % step != 0:
