@@ -41,7 +41,7 @@ from kernels.launch import (
 from kernels.runtime import INTERPRETED
 from kernels.tiles import WgradTile, wgrad_tile
 
-_REDUCE_BLOCK = 2**16 if INTERPRETED else 256
+_REDUCE_BLOCK = 256
 
 
 @triton.jit
@@ -189,9 +189,10 @@ def conv_relu_pool_wgrad(
         BLOCK_K=tile.block_k, BLOCK_N=tile.block_n, BLOCK_P=tile.block_p,
         num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
+    block = min(triton.next_power_of_2(filters * row), 2**16) if INTERPRETED else _REDUCE_BLOCK
     launch(
-        conv_relu_pool_wgrad_reduce_kernel, (triton.cdiv(filters * row, _REDUCE_BLOCK),),
+        conv_relu_pool_wgrad_reduce_kernel, (triton.cdiv(filters * row, block),),
         workspace, dweight if dweight is not None else workspace, dbias if dbias is not None else workspace,
         filters * row, tile.splits, *(strides_of(dweight) if dweight is not None else (0,) * 5),
-        G=geometry, **needs, BLOCK=_REDUCE_BLOCK,
+        G=geometry, **needs, BLOCK=block,
     )  # fmt: skip

@@ -110,8 +110,8 @@ WGRAD = (
     Shipped(16, 32, 16, ("ieee",), heavy=True),
 )
 
-_INTERPRETER_ELEMENTS = 2**17
-"""Elements of the largest operand tile in the interpreter, where 2^14 and 2^19 were both measured slower."""
+_INTERPRETER_ELEMENTS = 2**18
+"""Elements of the largest operand tile in the interpreter, where 2^17 and less were measured slower."""
 
 
 def _power_of_two(value: int, least: int, most: int) -> int:
