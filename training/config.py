@@ -41,13 +41,13 @@ class Config:
     """What runs conv + bias + ReLU + pool: this project's triton kernels, cudnn (PyTorch's own), compile, or auto."""
     dtype: Dtype = "fp32"
     """fp32 (IEEE, TF32 switched off), tf32 (needs a CUDA GPU), or autocast to bf16 or fp16."""
-    epochs: int = 10
+    epochs: int = 8
     """Epochs to train."""
     max_steps: int | None = None
     """Stop after so many optimizer steps if that is sooner; the learning-rate schedule ends there too."""
     batch_size: int = 64
     """Samples a step."""
-    lr: float = 0.05
+    lr: float = 0.03
     """Learning rate: the peak of onecycle, or the constant."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with Nesterov momentum, or AdamW."""

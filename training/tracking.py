@@ -4,6 +4,7 @@ Its files lie in <run_dir>/wandb, its cache and staging area too. Rows are logge
 W&B's counter starts again at 0 in each process that resumes a run offline.
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -144,6 +145,10 @@ class WandbTracker:
             self._guarded(lambda: self._run.summary.update(dict(summary)))
         if self._run is not None:
             self._guarded(lambda: self._run.finish(exit_code=exit_code))
+        if self._run is None and self._wandb is not None:
+            # W&B failed. Its own clean-up at interpreter exit would print a traceback when its service has died.
+            with contextlib.suppress(Exception):
+                self._wandb.teardown(exit_code)
 
     def _guarded(self, call: Callable[[], None]) -> None:
         try:

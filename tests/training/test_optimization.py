@@ -52,7 +52,7 @@ def test_onecycle_rises_to_the_peak_and_ends_near_zero():
 def test_onecycle_survives_short_runs_and_short_warmups(total_steps, warmup):
     rates = learning_rates(Config(warmup=warmup), total_steps)
     assert len(rates) == total_steps
-    assert all(0 < rate <= 0.05 + 1e-12 for rate in rates)
+    assert all(0 < rate <= 0.03 + 1e-12 for rate in rates)
 
 
 def test_constant_is_constant_after_its_warmup():

@@ -235,7 +235,7 @@ def test_max_steps_ends_the_run_and_its_schedule(small, quietly, tmp_path):
     assert (summary["status"], summary["steps"], summary["epochs"]) == ("finished", 6, 1.5)
     rows = metrics(tmp_path / "run")
     assert rows[-1]["step"] == 6
-    assert rows[-2]["train/lr"] == pytest.approx(0.05 / 25 / 1e4)
+    assert rows[-2]["train/lr"] == pytest.approx(0.03 / 25 / 1e4)
 
 
 def test_evaluations_and_checkpoints_come_as_often_as_asked_and_at_the_end(small, quietly, tmp_path, monkeypatch):

@@ -39,10 +39,14 @@ class StandInRun:
 class StandInWandb(types.ModuleType):
     def __init__(self, fails: str | None = None) -> None:
         super().__init__("wandb")
-        self.run, self.started = StandInRun(fails), {}
+        self.run, self.started, self.torn_down = StandInRun(fails), {}, False
         self.Settings = dict
         self.Table = lambda columns, data: ("table", columns, data)
         self.Image = lambda path: ("image", path)
+
+    def teardown(self, exit_code: int) -> None:
+        self.torn_down = True
+        raise ConnectionResetError("Connection lost")
 
     def init(self, **arguments: Any) -> StandInRun:
         self.started = arguments
@@ -98,6 +102,7 @@ def test_a_failure_of_wandb_is_one_warning_and_nothing_more(stand_in, quietly, s
     assert len(warnings) == 1
     assert "W&B stopped" in warnings[0]
     assert wandb.run.calls == [] or wandb.run.calls[-1][0] == fails
+    assert wandb.torn_down
 
 
 @pytest.mark.parametrize(
