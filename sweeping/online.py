@@ -150,6 +150,10 @@ def run_agents(sweep: Sweep, sweep_path: str, directory: Path, *, workers: int, 
         for worker in range(workers):
             environment = run_environment(worker, workers, list(gpus), entity=sweep.entity)
             environment["WANDB_PROJECT"] = sweep_path.split("/")[1]
+            # The agent runs whatever `python` it finds first: let it find this one, activated or not.
+            environment["PATH"] = os.pathsep.join(
+                (str(Path(sys.executable).parent), environment.get("PATH", os.defpath))
+            )
             log = directory / f"agent-{worker}.log"
             agents.append(children.start(agent_argv(sweep_path), log, environment))
         running = list(agents)

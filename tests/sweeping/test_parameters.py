@@ -59,9 +59,15 @@ def test_a_grid_over_a_distribution_is_refused(settings):
         ({"values": [1, 2, 1]}, "parameters.x.values: 1 stands there twice"),
         ({"min": 3, "max": 3}, "parameters.x: min 3 is not below max 3"),
         ({"distribution": "uniform", "min": 1}, "parameters.x: uniform needs min and max; max is missing"),
-        ({"distribution": "int_uniform", "min": 1, "max": 2.5}, "parameters.x: int_uniform needs whole numbers; min is 1, max is 2.5"),
-        ({"distribution": "log_uniform_values", "min": 0, "max": 1}, "parameters.x.min: is 0; log_uniform_values needs more than 0"),
-        ({"values": [1, 2], "probabilities": [1.0]}, "parameters.x.probabilities: 1 for 2 values; expected one for each"),
+        (
+            {"distribution": "int_uniform", "min": 1, "max": 2.5},
+            "parameters.x: int_uniform needs whole numbers; min is 1, max is 2.5",
+        ),
+        (
+            {"distribution": "log_uniform_values", "min": 0, "max": 1},
+            "parameters.x.min: is 0; log_uniform_values needs more than 0",
+        ),
+        ({"values": [1, 2], "probabilities": [1]}, "parameters.x.probabilities: 1 for 2 values; expected one for each"),
         ({"values": [1, 2], "probabilities": [0.5, 0.4]}, "parameters.x.probabilities: add up to 0.9; expected 1"),
     ],
 )  # fmt: skip

@@ -58,8 +58,14 @@ def test_a_program_is_also_looked_for_beside_sweep_py(write_sweep, workplace, tm
         ({"metric": {"name": "x", "impute": "worst"}}, "metric.impute: only W&B's own search reads it"),
         ({"controller": {"type": "cloud"}}, "controller: says where W&B searches"),
         ({"early_terminate": {"type": "hyperband", "min_iter": 1}}, "early_terminate: needs a metric to judge runs by"),
-        ({"early_terminate": {"type": "hyperband"}, "metric": {"name": "x"}}, "early_terminate: hyperband needs min_iter"),
-        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "s": 2}, "metric": {"name": "x"}}, "early_terminate.s: give either"),
+        (
+            {"early_terminate": {"type": "hyperband"}, "metric": {"name": "x"}},
+            "early_terminate: hyperband needs min_iter, or max_iter and s",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": 1, "s": 2}, "metric": {"name": "x"}},
+            "early_terminate.s: give either min_iter, or max_iter and s",
+        ),
         ({"description": "margin=tiny"}, "description: cannot read 'margin=tiny'; write it as margin=0.3 points"),
     ],
 )  # fmt: skip
