@@ -168,7 +168,7 @@ def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     for name, value in (("weight", weight), ("bias", bias)):
         if value is None:
             continue
-        if value.dtype != x.dtype:
+        if value.dtype != x.dtype and _autocast_dtype(value) != _autocast_dtype(x):
             raise ArgumentError(f"Input type ({x.dtype}) and {name} type ({value.dtype}) should be the same")
         if value.device != x.device:
             raise ArgumentError(
@@ -176,6 +176,14 @@ def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             )
     if x.dtype not in DTYPES:
         raise ArgumentError(f"expected x to be float16, bfloat16, float32 or float64, but got {x.dtype}")
+
+
+def _autocast_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype autocast, if it is on, will turn the tensor into before the operator runs."""
+    device = tensor.device.type
+    if tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return tensor.dtype
+    return torch.get_autocast_dtype(device)
 
 
 def check_channels(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:

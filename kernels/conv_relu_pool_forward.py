@@ -38,6 +38,7 @@ from kernels.launch import (
     operand_kind,
     strides_of,
 )
+from kernels.memory_format import empty_in_format, is_channels_last
 from kernels.runtime import device_function
 from kernels.tiles import ForwardTile, forward_tile
 
@@ -313,10 +314,22 @@ def empty_saved(y: Tensor, geometry: Geometry, shapes: Shapes) -> tuple[Tensor |
     elif geometry.saves_bits:
         channels = geometry.groups * ((geometry.filters + 7) // 8)
         size = (shapes.batch, channels, *shapes.conv[3 - geometry.rank :])
-        code = torch.empty(size, dtype=torch.uint8, device=y.device)
-        if geometry.rank > 1:
-            last = torch.channels_last if geometry.rank == 2 else torch.channels_last_3d
-            code = code.to(memory_format=last) if y.is_contiguous(memory_format=last) else code
+        code = empty_in_format(size, y, is_channels_last(y), torch.uint8)
+        if not _windows_cover(geometry, shapes):
+            code.zero_()  # bits of pixels in no window: they change no result, and are the same in every call
     if geometry.saves_winner:
         winner = torch.empty_like(y)
     return code, winner
+
+
+def _windows_cover(geometry: Geometry, shapes: Shapes) -> bool:
+    """Whether every convolution pixel lies in some pooling window."""
+    windows = (geometry.window_d, geometry.window_h, geometry.window_w)
+    strides = (geometry.pool_stride_d, geometry.pool_stride_h, geometry.pool_stride_w)
+    paddings = (geometry.pool_padding_d, geometry.pool_padding_h, geometry.pool_padding_w)
+    return all(
+        stride <= window and (count - 1) * stride - padding + window >= size
+        for window, stride, padding, count, size in zip(
+            windows, strides, paddings, shapes.output, shapes.conv, strict=True
+        )
+    )

@@ -31,9 +31,10 @@ def output_format(*tensors: Tensor) -> bool:
     return any(is_channels_last(t) for t in tensors)
 
 
-def empty_in_format(size: Sequence[int], like: Tensor, channels_last: bool) -> Tensor:
-    """Unwritten tensor of `size` with the dtype and device of `like`, contiguous or channels_last."""
+def empty_in_format(size: Sequence[int], like: Tensor, channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
+    """Unwritten tensor of `size` on the device of `like`, of its dtype unless told, contiguous or channels_last."""
+    dtype = dtype or like.dtype
     if not channels_last:
-        return torch.empty(size, dtype=like.dtype, device=like.device)
+        return torch.empty(size, dtype=dtype, device=like.device)
     memory_format = torch.channels_last if len(size) == 4 else torch.channels_last_3d
-    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=memory_format)
+    return torch.empty(size, dtype=dtype, device=like.device, memory_format=memory_format)

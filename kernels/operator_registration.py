@@ -15,6 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack, get_unwrapped, is_functorch_wrapped_tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 from kernels.arguments import ArgumentError, Layer, build_geometry, check_channels, check_tensors, spatial_sizes
 from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
@@ -157,62 +161,102 @@ def _fake_wgrad(
     return _or_nothing(dweight, grad), _or_nothing(dbias, grad)
 
 
-class _RefuseSecondDerivative(torch.autograd.Function):
-    """Passes first derivatives through, tied to what they depend on, so that asking for second ones is answered."""
+def _refuse_forward_mode(*tensors: Tensor | None) -> None:
+    for tensor in tensors:
+        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise NotImplementedError(
+                "conv_relu_pool with backend='triton' has no forward-mode derivative: use backend='cudnn' for jvp"
+            )
+
+
+def _is_differentiated(*tensors: Tensor | None) -> bool:
+    """Whether a result computed from these tensors has to be recorded. Refuses forward mode."""
+    if forward_ad._current_level >= 0:
+        _refuse_forward_mode(*tensors)
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _apply(function: Any, *arguments: Any) -> Any:
+    """`function.apply`, allowed inside torch.func too: by the time an operator's Autograd key is reached, the transform
+    has chosen its level, and the function stays on it. What an outer level would differentiate as well is refused."""
+    if not torch._C._are_functorch_transforms_active():
+        return function.apply(*arguments)
+    forward_mode = any(i.key() == TransformType.Jvp for i in get_interpreter_stack() or ())
+    if forward_mode or any(_requires_grad_outside(a) for a in arguments if isinstance(a, Tensor)):
+        raise NotImplementedError(
+            "conv_relu_pool with backend='triton' is differentiated by one torch.func transform at a time: "
+            "use backend='cudnn' for nested ones and for jvp"
+        )
+    with enable_single_level_autograd_function():
+        return function.apply(*arguments)
+
+
+def _requires_grad_outside(tensor: Tensor) -> bool:
+    """Whether a level of torch.func outside the innermost, or plain autograd, records operations on this tensor."""
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)
+        if tensor.requires_grad:
+            return True
+    return False
+
+
+class _ConvReLUPool(_SingleLevelFunction):
+    """Saves x, weight and what `Geometry` says of the outputs; computes the gradients of what requires one."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *depends_on: Tensor) -> Tensor:
-        ctx.inputs = 1 + len(depends_on)
-        return gradient.view_as(gradient)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return ops.conv_relu_pool_forward(x, weight, bias, *settings)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        x, weight, bias, *settings = inputs
+        _, code, winner = output
+        ctx.mark_non_differentiable(code, winner)
+        ctx.set_materialize_grads(False)
+        ctx.smooth_average = settings[5] == "avg" and settings[4] in ("silu", "gelu")
+        x_needed = ctx.needs_input_grad[1] or ctx.smooth_average
+        ctx.save_for_backward(x if x_needed else None, weight, bias if ctx.smooth_average else None, code, winner)
+        ctx.x_size, ctx.channels_last, ctx.settings = x.shape, output_format(x), settings
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> Any:
+        settings = ctx.settings
+        nothing = (None,) * len(settings)
+        if grad is None:
+            return None, None, None, *nothing
+        x, weight, bias, code, saved = ctx.saved_tensors
+        dx = dweight = dbias = None
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        if ctx.smooth_average:
+            # The convolution once more, without activation and pool: cheaper to redo than to keep.
+            saved = ops.conv_relu_pool(x, weight, bias, *_without_activation_and_pool(settings))
+        if needs_x:
+            dx = ops.conv_relu_pool_dgrad(grad, code, saved, weight, ctx.x_size, ctx.channels_last, *settings)
+        if needs_weight or needs_bias:
+            # Without dweight x is only looked at for its size.
+            like = x if x is not None else grad.new_empty(1).expand(ctx.x_size)
+            dweight, dbias = ops.conv_relu_pool_wgrad(
+                grad, code, saved, like, weight, needs_weight, needs_bias, *settings
+            )
+        return dx, dweight if needs_weight else None, dbias if needs_bias else None, *nothing
+
+
+class _FirstDerivative(_SingleLevelFunction):
+    """A gradient operator's result, recorded so that differentiating it once more is answered, not silently wrong."""
+
+    @staticmethod
+    def forward(operator: Any, *arguments: Any) -> Any:
+        return operator(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         raise NotImplementedError(
             "conv_relu_pool with backend='triton' has no second derivative: use backend='cudnn' for double backward"
         )
-
-
-class _ConvReLUPool(torch.autograd.Function):
-    """Saves x, weight and what `Geometry` says of the outputs; computes only the gradients that are asked for."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
-            y, code, winner = ops.conv_relu_pool_forward(x, weight, bias, *settings)
-        smooth_average = settings[5] == "avg" and settings[4] in ("silu", "gelu")
-        x_needed = ctx.needs_input_grad[1] or smooth_average
-        ctx.save_for_backward(x if x_needed else None, weight, bias if smooth_average else None, code, winner)
-        ctx.x_size, ctx.channels_last = x.shape, output_format(x)
-        ctx.settings, ctx.smooth_average = settings, smooth_average
-        ctx.set_materialize_grads(False)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> Any:
-        nothing = (None,) * len(ctx.settings)
-        if grad is None:
-            return None, None, None, *nothing
-        x, weight, bias, code, saved = ctx.saved_tensors
-        dx = dweight = dbias = None
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        settings = ctx.settings
-        with torch._C._AutoDispatchBelowAutograd():
-            if ctx.smooth_average:
-                # The convolution once more, without activation and pool: cheaper to redo than to keep.
-                saved = ops.conv_relu_pool(x, weight, bias, *_without_activation_and_pool(settings))
-            if needs_x:
-                dx = ops.conv_relu_pool_dgrad(grad, code, saved, weight, ctx.x_size, ctx.channels_last, *settings)
-            if needs_weight or needs_bias:
-                # Without dweight x is only looked at for its size.
-                like = x if x is not None else grad.new_empty(0).expand(ctx.x_size)
-                dweight, dbias = ops.conv_relu_pool_wgrad(
-                    grad, code, saved, like, weight, needs_weight, needs_bias, *settings
-                )
-        results = (dx, dweight if needs_weight else None, dbias if needs_bias else None)
-        if torch.is_grad_enabled():
-            depends_on = [t for t in (grad, x, weight) if t is not None]
-            results = tuple(None if r is None else _RefuseSecondDerivative.apply(r, *depends_on) for r in results)  # type: ignore[assignment]
-        return *results, *nothing
 
 
 def _without_activation_and_pool(settings: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -222,11 +266,27 @@ def _without_activation_and_pool(settings: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _autograd(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
-    wanted = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-    if wanted and torch.is_grad_enabled():
-        return _ConvReLUPool.apply(x, weight, bias, *settings)
+    if _is_differentiated(x, weight, bias):
+        return _apply(_ConvReLUPool, x, weight, bias, *settings)[0]
     with torch._C._AutoDispatchBelowAutograd():
         return ops.conv_relu_pool(x, weight, bias, *settings)
+
+
+def _autograd_forward(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+    if _is_differentiated(x, weight, bias):
+        return _apply(_ConvReLUPool, x, weight, bias, *settings)
+    with torch._C._AutoDispatchBelowAutograd():
+        return ops.conv_relu_pool_forward(x, weight, bias, *settings)
+
+
+def _autograd_gradient(operator: Any) -> Any:
+    def autograd(*arguments: Any) -> Any:
+        if _is_differentiated(*(a for a in arguments if isinstance(a, Tensor))):
+            return _apply(_FirstDerivative, operator, *arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    return autograd
 
 
 def _autocast(device_type: str) -> Any:
@@ -253,5 +313,8 @@ for _name, _real, _fake in (
     _LIBRARY.impl(_name, _real, "CUDA")
     torch.library.register_fake(f"tidepool::{_name}", _fake, lib=_LIBRARY)
 _LIBRARY.impl("conv_relu_pool", _autograd, "Autograd")
+_LIBRARY.impl("conv_relu_pool_forward", _autograd_forward, "Autograd")
+_LIBRARY.impl("conv_relu_pool_dgrad", _autograd_gradient(ops.conv_relu_pool_dgrad.default), "Autograd")
+_LIBRARY.impl("conv_relu_pool_wgrad", _autograd_gradient(ops.conv_relu_pool_wgrad.default), "Autograd")
 _LIBRARY.impl("conv_relu_pool", _autocast("cpu"), "AutocastCPU")
 _LIBRARY.impl("conv_relu_pool", _autocast("cuda"), "AutocastCUDA")

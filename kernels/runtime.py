@@ -37,11 +37,12 @@ def kernel_mode(backend: str) -> str:
     return "interpreted" if backend == "triton" and INTERPRETED else "compiled"
 
 
-def conv_library(backend: str) -> str:
-    """What runs the convolutions of `backend` on this machine: `triton`, `cudnn 9.x` or `onednn`."""
+def conv_library(backend: str, device: torch.device | str | None = None) -> str:
+    """What runs the convolutions of `backend` on `device` (None: the GPU if there is one): triton, cudnn 9.x or onednn."""
     if backend == "triton":
         return "triton"
-    if torch.cuda.is_available():
+    on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
+    if on_gpu:
         version = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
         if version is None:
             return "native"

@@ -217,7 +217,7 @@ def what_convolves(job: Job) -> tuple[str, str]:
     """
     if not media.has_convolution(job.trainee.model):
         return "none", "compiled"
-    return kernels.conv_library(job.config.backend), kernels.kernel_mode(job.config.backend)
+    return kernels.conv_library(job.config.backend, job.device), kernels.kernel_mode(job.config.backend)
 
 
 def write_media(job: Job, result: Evaluation, tracker: Tracker) -> None:
