@@ -1,0 +1,86 @@
+"""Fixtures of the kernel tests."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.kernels.exact import DEVICE
+
+LAYERS = (
+    "convolution",
+    "convolution_backward",
+    "mkldnn_convolution",
+    "cudnn_convolution",
+    "_slow_conv2d_forward",
+    "slow_conv3d_forward",
+    "slow_conv_dilated2d",
+    "slow_conv_dilated3d",
+    "_conv_depthwise2d",
+    "conv_depthwise3d",
+    "im2col",
+    "col2im",
+    "max_pool1d",
+    "mkldnn_max_pool2d",
+    "mkldnn_max_pool3d",
+    "max_pool2d_with_indices",
+    "max_pool2d_with_indices_backward",
+    "max_pool3d_with_indices",
+    "max_pool3d_with_indices_backward",
+    "max_unpool2d",
+    "max_unpool3d",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "avg_pool3d",
+    "avg_pool3d_backward",
+    "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+)
+"""ATen's convolutions, pools, and the products they could be written as."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two warnings are expected of every kernel test and say nothing about it."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            # The interpreter divides masked-out columns too; nobody reads them.
+            item.add_marker(pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning"))
+            # PyTorch's side of padding="same".
+            item.add_marker(pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning"))
+
+
+@pytest.fixture
+def no_pytorch_layers() -> Iterator[None]:
+    """PyTorch's convolutions, pools and matrix products raise AssertionError, whoever calls them, from C++ too."""
+
+    def raising(name: str) -> Any:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise AssertionError(f"aten::{name} was called")
+
+        return refuse
+
+    library = torch.library.Library("aten", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of overriding kernels, which is meant
+        for name in LAYERS:
+            library.impl(name, raising(name), DEVICE.upper())
+    yield
+    library._destroy()
+
+
+@pytest.fixture
+def ieee_float32() -> Iterator[None]:
+    """float32 is multiplied as float32, in cuDNN and in the kernels: TF32 has an error of its own."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before

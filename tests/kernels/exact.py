@@ -1,0 +1,86 @@
+"""Comparison with PyTorch to the bit, on sparse small integers, where every dtype's sums are exact and ties abound."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels import INTERPRETED, conv_relu_pool
+from kernels.reference import conv_relu_pool_reference
+from tests.kernels.shapes import Case
+
+DEVICE = "cpu" if INTERPRETED else "cuda"
+"""Where the kernels under test run. PyTorch's side of every comparison is computed on the CPU."""
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def integers(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, most: int = 2) -> Tensor:
+    """Integers in [-most, most], about half of them 0."""
+    values = torch.randint(-most, most + 1, size, generator=generator)
+    keep = torch.randint(0, 2, size, generator=generator)
+    return (values * keep).to(dtype)
+
+
+def integer_inputs(case: Case, dtype: torch.dtype, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x, weight and bias of a layer as small integers."""
+    generator = torch.Generator().manual_seed(seed)
+    x, weight = integers(case.x, dtype, generator), integers(case.weight, dtype, generator, most=1)
+    if case.channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    return x, weight, integers(case.weight[:1], dtype, generator) if case.bias else None
+
+
+def assert_as_pytorch(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    grad: Tensor | None = None,
+    device: str = DEVICE,
+    strides: bool = True,
+    **options: Any,
+) -> None:
+    """Values and all gradients of backend="triton" equal PyTorch's to the bit (NaN to NaN), in dtype and strides too.
+
+    `grad` is y's incoming gradient, small integers by default. Tensors are CPU tensors. Raises AssertionError.
+    """
+    expected, grad = outcome(conv_relu_pool_reference, x, weight, bias, grad, "cpu", options)
+    found, _ = outcome(conv_relu_pool, x, weight, bias, grad, device, {**options, "backend": "triton"})
+    for name, tensor in expected.items():
+        assert_equal(found[name], tensor, name, strides)
+
+
+def assert_equal(found: Tensor | None, expected: Tensor | None, name: str, strides: bool = True) -> None:
+    """Equal to the bit (NaN to NaN, -0 to 0), in dtype, and where asked in strides."""
+    if found is None or expected is None:
+        assert found is expected, f"{name}: {found} where PyTorch gives {expected}"
+        return
+    torch.testing.assert_close(
+        found.cpu(),
+        expected.cpu(),
+        rtol=0,
+        atol=0,
+        equal_nan=True,
+        check_stride=strides,
+        msg=lambda text: f"{name}: {text}",
+    )
+
+
+def outcome(
+    function: Any,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    grad: Tensor | None,
+    device: str,
+    options: dict[str, Any],
+) -> tuple[dict[str, Tensor | None], Tensor]:
+    """y and the gradients of `function` there, by name, and the incoming gradient that was used."""
+    leaves = [None if t is None else t.detach().to(device).requires_grad_() for t in (x, weight, bias)]
+    y = function(*leaves, **options)
+    if grad is None:
+        grad = integers(tuple(y.shape), y.dtype, torch.Generator().manual_seed(y.numel()))
+    y.backward(grad.to(device))
+    gradients = [None if t is None else t.grad for t in leaves]
+    return {"y": y.detach(), **dict(zip(("dx", "dweight", "dbias"), gradients, strict=True))}, grad
