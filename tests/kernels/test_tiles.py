@@ -1,0 +1,99 @@
+"""Results do not depend on how a layer is cut up: many small programs, masked tails, several splits, joint elements."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import kernels.conv_relu_pool_dgrad
+import kernels.conv_relu_pool_forward
+import kernels.conv_relu_pool_wgrad
+from kernels import INTERPRETED, AvgPool, MaxPool
+from kernels.arguments import build_geometry, parse_layer
+from kernels.geometry import Geometry
+from kernels.tiles import DgradTile, ForwardTile, WgradTile, joint_elements
+from tests.kernels import error_rule
+from tests.kernels.exact import DEVICE, assert_as_pytorch, integer_inputs
+from tests.kernels.shapes import NAMED, Case
+
+LEAST = 8 if INTERPRETED else 16  # what a compiled dot takes
+Cut = Callable[[ForwardTile | DgradTile | WgradTile], None]
+
+TILED = {
+    case.name: case
+    for case in (
+        Case("many_channels", (2, 21, 7, 6), (19, 21, 2, 3), {"padding": 1}),
+        Case("grouped_strided", (2, 18, 9, 7), (22, 9, 3, 2), {"groups": 2, "stride": (2, 1), "padding": 1}),
+        Case("overlap", (1, 9, 7, 9), (10, 9, 2, 2), {"pool": MaxPool(3, 2, 1, ceil_mode=True)}),
+        Case("row_windows", (2, 5, 4, 9), (11, 5, 2, 2), {"pool": MaxPool((1, 2), (1, 2))}),
+        Case("average_bits", (1, 5, 7, 9), (19, 5, 2, 2), {"pool": AvgPool(2)}),
+        Case("video", (1, 3, 4, 5, 4), (9, 3, 2, 2, 2), {"pool": MaxPool((1, 2, 2))}),
+    )
+}
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Cut:
+    """Makes the launchers use the given tile, whatever the layer."""
+    owner = {
+        ForwardTile: (kernels.conv_relu_pool_forward, "forward_tile"),
+        DgradTile: (kernels.conv_relu_pool_dgrad, "dgrad_tile"),
+        WgradTile: (kernels.conv_relu_pool_wgrad, "wgrad_tile"),
+    }
+
+    def use(tile: ForwardTile | DgradTile | WgradTile) -> None:
+        monkeypatch.setattr(*owner[type(tile)], lambda *_, **__: tile)
+
+    return use
+
+
+def _check(case: Case) -> None:
+    """To the bit on small integers, and within the error rule on normal numbers."""
+    assert_as_pytorch(*integer_inputs(case, torch.float16, seed=5), **case.options)
+    error_rule.check(case, torch.bfloat16, device=DEVICE, seed=6)
+
+
+@pytest.mark.parametrize("flat", [True, False], ids=["flat", "tap by tap"])
+@pytest.mark.parametrize("name", TILED)
+def test_forward_in_small_blocks(name: str, flat: bool, cut: Cut, ieee_float32: None) -> None:
+    case = TILED[name]
+    cut(ForwardTile(block_k=LEAST, block_p=16, block_c=LEAST, joint=joint_elements(_geometry(case)), flat=flat))
+    _check(case)
+
+
+@pytest.mark.parametrize(
+    ("name", "joint"),
+    [("many_channels", 1), ("many_channels", 2), ("row_windows", 1), ("average_bits", 1), ("average_bits", 2)],
+)
+def test_forward_with_fewer_elements_at_once(name: str, joint: int, cut: Cut, ieee_float32: None) -> None:
+    cut(ForwardTile(block_k=32, block_p=16, block_c=16, joint=joint, flat=True))
+    _check(TILED[name])
+
+
+@pytest.mark.parametrize("flat", [True, False], ids=["flat", "tap by tap"])
+@pytest.mark.parametrize("name", TILED)
+def test_dgrad_in_small_blocks(name: str, flat: bool, cut: Cut, ieee_float32: None) -> None:
+    cut(DgradTile(block_p=16, block_c=LEAST, block_k=LEAST, flat=flat))
+    _check(TILED[name])
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("name", TILED)
+def test_wgrad_in_small_blocks_and_several_splits(name: str, splits: int, cut: Cut, ieee_float32: None) -> None:
+    cut(WgradTile(block_k=LEAST, block_n=32, block_p=16, splits=splits))
+    _check(TILED[name])
+
+
+def test_more_splits_than_pixels(cut: Cut) -> None:
+    case = NAMED["one_filter_one_pixel"]
+    cut(WgradTile(block_k=16, block_n=16, block_p=16, splits=5))
+    assert_as_pytorch(*integer_inputs(case, torch.float32, seed=5), **case.options)
+
+
+def _geometry(case: Case) -> Geometry:
+    defaults: dict[str, Any] = {
+        "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "activation": "relu", "pool": MaxPool(2)
+    }  # fmt: skip
+    layer = parse_layer(case.weight[2:], **{**defaults, **case.options})
+    return build_geometry(case.x, case.weight, layer)[0]
