@@ -19,7 +19,7 @@ from sweeping.points import Point, random_points
 from sweeping.progress import Progress
 from sweeping.runner import Ending, Runner
 from sweeping.spec import Sweep, read_sweep
-from sweeping.storage import STORAGE_ERRORS, check_url, default_url
+from sweeping.storage import STORAGE_ERRORS, check_url, default_url, storage_reason
 
 RUNS = Path("runs")
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None, *, home: Path) -> int:
     except SweepError as error:
         return _complain(str(error), 2)
     except STORAGE_ERRORS as error:
-        return _complain(f"the sweep's storage gave way ({error.__cause__ or error}); the same command goes on", 1)
+        return _complain(f"the sweep's storage gave way ({storage_reason(error)}); the same command goes on", 1)
     except OSError as error:
         return _complain(f"{error.filename or 'the sweep'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:

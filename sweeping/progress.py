@@ -29,7 +29,7 @@ class Progress:
         """Say what is there already."""
         self._ended = {result.key for result in results if result.outcome in LASTING}
         before = f"; {len(self._ended)} already done" if self._ended else ""
-        self._say(f"{self._total} runs, {self._workers} at a time{before}")
+        self._say(f"{_runs(self._total)}, {self._workers} at a time{before}")
         self._bar = tqdm(total=self._total, initial=len(self._ended), disable=None, unit="run", leave=False)
 
     def started(self, point: Point, running: int) -> None:
@@ -79,7 +79,7 @@ class Progress:
         elsewhere = outcomes["running"] - running_here
         if elsewhere > 0 and not running_here and not outcomes["waiting"] and not self._waiting_told:
             self._waiting_told = True
-            self._say(f"waiting for {elsewhere} run(s) of another process")
+            self._say(f"waiting for {_runs(elsewhere)} of another process")
 
     def close(self) -> None:
         """Take the bar away."""
@@ -96,6 +96,10 @@ class Progress:
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _duration(seconds: float) -> str:

@@ -80,13 +80,14 @@ def open_study(url: sqlalchemy.URL, name: str, *, maximize: bool) -> tuple[BaseS
         except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError) as error:
             # Two machines made the tables at the same moment; the slower one finds them made.
             if attempt == _OPEN_ATTEMPTS - 1:
-                raise SweepError(f"--storage: {shown} does not open ({_reason(error)})") from None
+                raise SweepError(f"--storage: {shown} does not open ({storage_reason(error)})") from None
             time.sleep(0.2 * 2**attempt)
         except (*STORAGE_ERRORS, ImportError, RuntimeError, ValueError) as error:
-            raise SweepError(f"--storage: {shown} does not open ({_reason(error)})") from None
+            raise SweepError(f"--storage: {shown} does not open ({storage_reason(error)})") from None
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _reason(error: Any) -> str:
+def storage_reason(error: Any) -> str:
+    """What the database itself said, on one line, without the SQL around it."""
     cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
     return " ".join(str(cause).split())[:300]

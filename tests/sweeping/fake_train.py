@@ -27,7 +27,7 @@ def main():
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     how = flags.get("how", "finished")
     if how == "refused":
-        print("fake_train.py: backend='tritn'; expected triton or cudnn", file=sys.stderr)
+        print(f"fake_train.py: backend={flags['backend']!r}; expected triton or cudnn", file=sys.stderr)
         return 2
     if how == "crash" or (how == "crash_once" and not (run_dir / "crashed.log").exists()):
         (run_dir / "crashed.log").touch()

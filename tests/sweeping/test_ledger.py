@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,8 +44,6 @@ GONE = ProcessId("gone", 1, 1)
 
 def dead_process() -> ProcessId:
     """A process of this machine that has ended."""
-    import os
-
     me = ProcessId.of(os.getpid())
     return replace(me, started=me.started - 1)
 
@@ -130,8 +131,6 @@ def test_a_kill_between_noting_an_outcome_and_ending_the_trial_loses_nothing(ope
 
 
 def test_a_run_that_outlives_its_sweep_is_waited_for(open_ledger, sweep, workplace):
-    import fcntl
-
     killed = open_ledger(dead_process())
     killed.plan(sweep.points())
     claim = killed.claim(keys(sweep))
@@ -147,8 +146,6 @@ def test_a_run_that_outlives_its_sweep_is_waited_for(open_ledger, sweep, workpla
 
 
 def test_an_orphan_that_does_not_end_is_killed(open_ledger, sweep, monkeypatch):
-    import subprocess
-
     killed = open_ledger(dead_process())
     killed.plan(sweep.points())
     claim = killed.claim(keys(sweep))

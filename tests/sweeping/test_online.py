@@ -12,6 +12,7 @@ import yaml
 
 from sweeping import online
 from sweeping.errors import SweepError
+from sweeping.spec import read_sweep
 from tests.sweeping.conftest import starts
 from tests.sweeping.fake_wandb import SWEEP_ID, FakeWandb
 
@@ -83,7 +84,7 @@ def test_a_sweep_runs_through_wandbs_own_commands(write_sweep, run_sweep, monkey
         }  # fmt: skip
         assert sorted(starts(Path("runs"))) == ["run1", "run2"]
         assert "comparison of 2 runs" in out
-        assert server.operations.count("UpsertSweep") == 1
-        assert run_sweep(path, "--online", "--workers", 1) == 0
+        again = online.register(read_sweep(path, home=Path(), online=True), Path("runs/try"))
+        assert (again.path, again.group) == (known["sweep"], known["group"])
         assert server.operations.count("UpsertSweep") == 1
         assert json.loads(Path("runs/try/sweep.json").read_text())["margin_points"] == 1.0
