@@ -29,10 +29,11 @@ class Child:
 
     def poll(self) -> int | None:
         """The exit code once it has ended (128 + signal where one ended it), else None."""
-        code = self.process.poll()
-        if code is None:
-            return None
-        self._signal(signal.SIGKILL)  # what it may have left in its group
+        if self.process.returncode is None:
+            if os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return None
+            self._signal(signal.SIGKILL)  # what it may have left in its group, while the number is still its own
+        code = self.process.wait()
         return code if code >= 0 else 128 - code
 
     def stop(self, grace_s: float) -> None:
@@ -52,7 +53,8 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        # The group keeps its number for as long as any process is in it, so it cannot be someone else's here.
+        if self.process.returncode is not None:
+            return  # waited for: its number may be someone else's by now
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
 
