@@ -3,7 +3,7 @@
     dx[n, c, h] = sum_{k, r} g[n, k, (h + padding - r * dilation) / stride] * weight[k, c, r]
 
 over the taps r for which the division is exact. g, the gradient at the convolution's output, is rebuilt in registers
-from the pooled gradient and the saved codes (`device_functions.conv_gradient`), and is the left operand of the product.
+from the pooled gradient and the saved codes (`window_functions.conv_gradient`), and is the left operand of the product.
 
 A strided layer splits into stride_d * stride_h * stride_w independent phases: input pixels h with h % stride = a meet
 only every STEP-th tap, STEP = stride / gcd(stride, dilation), from a first one on. Each phase is a stride-1 problem,
@@ -14,16 +14,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.conv_relu_pool_depthwise import conv_relu_pool_depthwise_dgrad
 from kernels.device_functions import (
     as_operand,
-    conv_gradient,
+    exact_quotient,
+    first_tap,
     inside,
     keep_in_range,
     load_operand,
     multiply_accumulate,
     offset_of,
+    phase_tap,
     round_to,
     split_index,
+    split_phase_tap,
 )
 from kernels.geometry import Geometry, Shapes
 from kernels.launch import (
@@ -36,8 +40,8 @@ from kernels.launch import (
     operand_kind,
     strides_of,
 )
-from kernels.runtime import device_function
 from kernels.tiles import DgradTile, dgrad_tile
+from kernels.window_functions import conv_gradient
 
 
 @triton.jit
@@ -76,12 +80,12 @@ def conv_relu_pool_dgrad_kernel(
     mask_p = (n < batch) & inside(d, h, w, in_d, in_h, in_w, G)
 
     # The phase's first tap in each dimension, and the convolution pixel it connects to.
-    first_d = _first_tap(phase_d, G.kernel_d, G.stride_d, G.padding_d, G.dilation_d, G.tap_step_d)
-    first_h = _first_tap(phase_h, G.kernel_h, G.stride_h, G.padding_h, G.dilation_h, G.tap_step_h)
-    first_w = _first_tap(phase_w, G.kernel_w, G.stride_w, G.padding_w, G.dilation_w, G.tap_step_w)
-    base_d = _exact(d + G.padding_d - first_d * G.dilation_d, G.stride_d)
-    base_h = _exact(h + G.padding_h - first_h * G.dilation_h, G.stride_h)
-    base_w = _exact(w + G.padding_w - first_w * G.dilation_w, G.stride_w)
+    first_d = first_tap(phase_d, G.kernel_d, G.stride_d, G.padding_d, G.dilation_d, G.tap_step_d)
+    first_h = first_tap(phase_h, G.kernel_h, G.stride_h, G.padding_h, G.dilation_h, G.tap_step_h)
+    first_w = first_tap(phase_w, G.kernel_w, G.stride_w, G.padding_w, G.dilation_w, G.tap_step_w)
+    base_d = exact_quotient(d + G.padding_d - first_d * G.dilation_d, G.stride_d)
+    base_h = exact_quotient(h + G.padding_h - first_h * G.dilation_h, G.stride_h)
+    base_w = exact_quotient(w + G.padding_w - first_w * G.dilation_w, G.stride_w)
 
     grad_ptr += group * G.filters * stride_gk
     code_ptr += group * G.code_channels * stride_ek
@@ -92,16 +96,16 @@ def conv_relu_pool_dgrad_kernel(
         if FLAT:
             flat = step * BLOCK_K + tl.arange(0, BLOCK_K)
             offs_k = (flat % G.filters).to(OFFSET)
-            md, mh, mw = _split_phase_tap(flat // G.filters, G)
-            rd, rh, rw = _phase_tap(first_d, first_h, first_w, md, mh, mw, G)
+            md, mh, mw = split_phase_tap(flat // G.filters, G)
+            rd, rh, rw = phase_tap(first_d, first_h, first_w, md, mh, mw, G)
             mask_k = (flat < TAPS * G.filters) & (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)
             pd = base_d[:, None] - (md * (G.tap_step_d * G.dilation_d // G.stride_d))[None, :]
             ph = base_h[:, None] - (mh * (G.tap_step_h * G.dilation_h // G.stride_h))[None, :]
             pw = base_w[:, None] - (mw * (G.tap_step_w * G.dilation_w // G.stride_w))[None, :]
         else:
             offs_k = ((step % BLOCKS_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
-            md, mh, mw = _split_phase_tap(step // BLOCKS_K, G)
-            rd, rh, rw = _phase_tap(first_d, first_h, first_w, md, mh, mw, G)
+            md, mh, mw = split_phase_tap(step // BLOCKS_K, G)
+            rd, rh, rw = phase_tap(first_d, first_h, first_w, md, mh, mw, G)
             mask_k = (offs_k < G.filters) & (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)
             pd = (base_d - md * (G.tap_step_d * G.dilation_d // G.stride_d))[:, None]
             ph = (base_h - mh * (G.tap_step_h * G.dilation_h // G.stride_h))[:, None]
@@ -124,47 +128,6 @@ def conv_relu_pool_dgrad_kernel(
     tl.store(dx_ptr + tl.where(mask, at, 0), round_to(acc, DTYPE), mask=mask)
 
 
-@device_function
-def _first_tap(
-    phase, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr, STEP: tl.constexpr
-):
-    """Smallest tap that connects pixels of this phase to a convolution output; KERNEL when none does."""
-    if STRIDE == 1:
-        return phase * 0
-    else:
-        first = phase * 0 + KERNEL
-        for back in tl.static_range(STEP):
-            tap = STEP - 1 - back
-            first = tl.where((phase + PADDING - tap * DILATION) % STRIDE == 0, tap, first)
-        return first
-
-
-@device_function
-def _exact(numerator, STRIDE: tl.constexpr):
-    """numerator / STRIDE for multiples of STRIDE, negative ones included; anything for others, which are masked."""
-    if STRIDE == 1:
-        return numerator
-    else:
-        return tl.where(numerator < 0, -((-numerator) // STRIDE), numerator // STRIDE)
-
-
-@device_function
-def _split_phase_tap(index, G: tl.constexpr):
-    mw = index % G.phase_taps_w
-    mh = mw * 0
-    md = mw * 0
-    if G.rank >= 2:
-        mh = (index // G.phase_taps_w) % G.phase_taps_h
-    if G.rank == 3:
-        md = index // (G.phase_taps_w * G.phase_taps_h)
-    return md, mh, mw
-
-
-@device_function
-def _phase_tap(first_d, first_h, first_w, md, mh, mw, G: tl.constexpr):
-    return first_d + md * G.tap_step_d, first_h + mh * G.tap_step_h, first_w + mw * G.tap_step_w
-
-
 def conv_relu_pool_dgrad(
     grad: Tensor,
     code: Tensor | None,
@@ -182,14 +145,14 @@ def conv_relu_pool_dgrad(
     """
     if dx.numel() == 0:
         return
-    strides = (geometry.stride_d, geometry.stride_h, geometry.stride_w)
-    num_pixels = shapes.batch
-    for size, stride in zip(shapes.input, strides, strict=True):
-        num_pixels *= -(-size // stride)
+    if geometry.depthwise:
+        conv_relu_pool_depthwise_dgrad(grad, code, saved, weight, dx, geometry, shapes)
+        return
+    num_pixels = shapes.phase_pixels(geometry)
     weight = channels_innermost(weight)
     tile = tile or dgrad_tile(geometry, num_pixels, grad.dtype, current_target(), operand_kind(grad.dtype))
     extra = code if code is not None else saved
-    phases = strides[0] * strides[1] * strides[2]
+    phases = geometry.stride_d * geometry.stride_h * geometry.stride_w
     grid = (
         triton.cdiv(geometry.channels, tile.block_c) * triton.cdiv(num_pixels, tile.block_p),
         geometry.groups * phases,

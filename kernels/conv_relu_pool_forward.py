@@ -13,16 +13,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.conv_relu_pool_depthwise import conv_relu_pool_depthwise_forward
 from kernels.device_functions import (
-    activate,
-    average_divisor,
     inside,
     keep_in_range,
     load_operand,
     multiply_accumulate,
     offset_of,
     round_to,
-    split_element,
     split_index,
     split_tap,
     widen,
@@ -41,6 +39,7 @@ from kernels.launch import (
 from kernels.memory_format import empty_in_format, is_channels_last
 from kernels.runtime import device_function
 from kernels.tiles import ForwardTile, forward_tile
+from kernels.window_functions import fold, joint_piece, start_fold, store_bits, window_pixel, write_outputs
 
 
 @triton.jit
@@ -75,15 +74,10 @@ def conv_relu_pool_forward_kernel(
 
     if HAS_BIAS:
         bias = widen(load_operand(bias_ptr + group * G.filters, keep_in_range(offs_k, mask_k), mask_k, ACC), ACC)
-    if G.pool == "avg":
-        best = tl.zeros([BLOCK_K, BLOCK_P], dtype=ACC)
-    else:
-        best = tl.full([BLOCK_K, BLOCK_P], float("-inf"), dtype=ACC)
-    winner = tl.zeros([BLOCK_K, BLOCK_P], dtype=ACC)
-    code = tl.full([BLOCK_K, BLOCK_P], -1, dtype=tl.int32)
+    best, code, winner = start_fold(BLOCK_K, BLOCK_P, ACC, G)
 
     for first in range(0, G.window, JOINT):
-        pd, ph, pw = _window_pixel(column_od, column_oh, column_ow, first + column // BLOCK_P, G)
+        pd, ph, pw = window_pixel(column_od, column_oh, column_ow, first + column // BLOCK_P, G)
         exists = column_p < num_outputs
         if G.partial_windows:
             exists = exists & inside(pd, ph, pw, conv_d, conv_h, conv_w, G)
@@ -99,51 +93,25 @@ def conv_relu_pool_forward_kernel(
         value = widen(round_to(acc, Y_DTYPE), ACC)  # [BLOCK_K, JOINT * BLOCK_P]
         if SAVE and G.saves_bits:
             at = column_n * stride_en + offset_of(pd, ph, pw, stride_ed, stride_eh, stride_ew, G)
-            _store_bits(code_ptr, value, at, exists, offs_k, group, stride_ek, G, BLOCK_K)
+            store_bits(code_ptr, value, at, exists, offs_k, group, stride_ek, G, BLOCK_K)
         if JOINT == 1:
-            best, code, winner = _fold(best, code, winner, value, first, exists, Y_DTYPE, G)
+            best, code, winner = fold(best, code, winner, value, first, exists, Y_DTYPE, G)
         else:
             for piece in tl.static_range(JOINT):
                 element = first + piece
                 here = mask_p
                 if G.partial_windows:
-                    ed, eh, ew = _window_pixel(od, oh, ow, element, G)
+                    ed, eh, ew = window_pixel(od, oh, ow, element, G)
                     here = here & inside(ed, eh, ew, conv_d, conv_h, conv_w, G)
-                part = _piece(value, piece, BLOCK_K, BLOCK_P, JOINT)
-                best, code, winner = _fold(best, code, winner, part, element, here, Y_DTYPE, G)
+                part = joint_piece(value, piece, BLOCK_K, BLOCK_P, JOINT)
+                best, code, winner = fold(best, code, winner, part, element, here, Y_DTYPE, G)
 
-    mask = mask_k[:, None] & mask_p[None, :]
-    k = group * G.filters + offs_k
-    at = n * stride_en + offset_of(od, oh, ow, stride_ed, stride_eh, stride_ew, G)
-    at = tl.where(mask, k[:, None] * stride_ek + at[None, :], 0)
-    if SAVE and G.saves_winner:
-        tl.store(winner_ptr + at, round_to(winner, Y_DTYPE), mask=mask)
-    if SAVE and G.saves_code:
-        off = code < 0
-        if G.activation == "relu":
-            off = off | (best <= 0)
-        tl.store(code_ptr + at, tl.where(off, G.code_off, code).to(code_ptr.dtype.element_ty), mask=mask)
-    if G.pool == "avg":
-        best = best / average_divisor(od, oh, ow, conv_d, conv_h, conv_w, G)[None, :]
-    elif G.activation == "relu":
-        best = activate(best, G)  # max(relu(v)) = relu(max(v)), gradients and NaN included
-    at = n * stride_yn + offset_of(od, oh, ow, stride_yd, stride_yh, stride_yw, G)
-    at = tl.where(mask, k[:, None] * stride_yk + at[None, :], 0)
-    tl.store(y_ptr + at, round_to(best, Y_DTYPE), mask=mask)
-
-
-@device_function
-def _window_pixel(od, oh, ow, element, G: tl.constexpr):
-    """Convolution pixel that is the given element of the window of pooled output (od, oh, ow)."""
-    ed, eh, ew = split_element(element, G)
-    pw = ow * G.pool_stride_w + (ew * G.pool_dilation_w - G.pool_padding_w)
-    ph = oh
-    pd = od
-    if G.rank >= 2:
-        ph = oh * G.pool_stride_h + (eh * G.pool_dilation_h - G.pool_padding_h)
-    if G.rank == 3:
-        pd = od * G.pool_stride_d + (ed * G.pool_dilation_d - G.pool_padding_d)
-    return pd, ph, pw
+    write_outputs(
+        y_ptr, code_ptr, winner_ptr, best, code, winner,
+        group * G.filters + offs_k, mask_k, n, od, oh, ow, mask_p, conv_d, conv_h, conv_w,
+        stride_yn, stride_yk, stride_yd, stride_yh, stride_yw,
+        stride_en, stride_ek, stride_ed, stride_eh, stride_ew, G, SAVE,
+    )  # fmt: skip
 
 
 @device_function
@@ -218,58 +186,6 @@ def _plus(base_d, base_h, base_w, tap_d, tap_h, tap_w, G: tl.constexpr):
     return d, h, w
 
 
-@device_function
-def _piece(value, PIECE: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr, JOINT: tl.constexpr):
-    """Columns PIECE * BLOCK_P ... of `value` as [BLOCK_K, BLOCK_P]: a choice of registers, no data moves."""
-    if JOINT == 2:
-        even, odd = tl.split(tl.permute(tl.reshape(value, [BLOCK_K, 2, BLOCK_P]), (0, 2, 1)))
-        if PIECE == 0:
-            return even
-        else:
-            return odd
-    else:
-        even, odd = tl.split(tl.permute(tl.reshape(value, [BLOCK_K, 2, 2, BLOCK_P]), (0, 3, 1, 2)))
-        half = even
-        if PIECE % 2 == 1:
-            half = odd
-        low, high = tl.split(half)
-        if PIECE // 2 == 0:
-            return low
-        else:
-            return high
-
-
-@device_function
-def _fold(best, code, winner, value, element, exists, DTYPE: tl.constexpr, G: tl.constexpr):
-    """Fold one window element into the running result. First of equals wins, the last NaN beats everything."""
-    if G.pool == "avg":
-        active = widen(round_to(activate(value, G), DTYPE), best.dtype)
-        return best + tl.where(exists[None, :], active, 0.0), code, winner
-    else:
-        active = value
-        if G.smooth:
-            active = widen(round_to(activate(value, G), DTYPE), best.dtype)
-        take = exists[None, :] & ((active > best) | (active != active) | (code < 0))
-        if G.smooth:
-            winner = tl.where(take, value, winner)
-        return tl.where(take, active, best), tl.where(take, element, code), winner
-
-
-@device_function
-def _store_bits(code_ptr, value, at, exists, offs_k, group, stride_ek, G: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Write "ReLU was on" of each convolution output, eight filters to a byte: value [BLOCK_K, COLUMNS]."""
-    BYTES: tl.constexpr = (G.filters + 7) // 8
-    COLUMNS: tl.constexpr = value.shape[1]
-    on = tl.where(value <= 0, 0, 1) & (offs_k < G.filters)[:, None]  # NaN counts as on
-    weighed = tl.reshape(on << (offs_k % 8).to(tl.int32)[:, None], [BLOCK_K // 8, 8, COLUMNS])
-    packed = tl.sum(weighed, axis=1).to(tl.uint8)
-    # Every eighth filter's index is enough to find a byte; its minimum over eight is the first.
-    byte = tl.min(tl.reshape(offs_k, [BLOCK_K // 8, 8]), axis=1) // 8
-    mask = (byte < BYTES)[:, None] & exists[None, :]
-    offsets = (group * BYTES + byte)[:, None] * stride_ek + at[None, :]
-    tl.store(code_ptr + tl.where(mask, offsets, 0), packed, mask=mask)
-
-
 def conv_relu_pool_forward(
     x: Tensor,
     weight: Tensor,
@@ -288,6 +204,9 @@ def conv_relu_pool_forward(
     """
     num_outputs = y.numel() // (geometry.filters * geometry.groups)
     if num_outputs == 0:
+        return
+    if geometry.depthwise:
+        conv_relu_pool_depthwise_forward(x, weight, bias, y, code, winner, geometry, shapes)
         return
     weight = channels_innermost(weight)
     tile = tile or forward_tile(geometry, num_outputs, x.dtype, current_target(), operand_kind(x.dtype))
@@ -312,7 +231,7 @@ def empty_saved(y: Tensor, geometry: Geometry, shapes: Shapes) -> tuple[Tensor |
     if geometry.saves_code:
         code = torch.empty_like(y, dtype=torch.uint8 if geometry.code_off == 255 else torch.int16)
     elif geometry.saves_bits:
-        channels = geometry.groups * ((geometry.filters + 7) // 8)
+        channels = geometry.row_groups * geometry.code_channels
         size = (shapes.batch, channels, *shapes.conv[3 - geometry.rank :])
         code = empty_in_format(size, y, is_channels_last(y), torch.uint8)
         if not _windows_cover(geometry, shapes):

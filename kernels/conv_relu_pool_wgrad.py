@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.conv_relu_pool_depthwise import conv_relu_pool_depthwise_wgrad, depthwise_wgrad_tile
 from kernels.device_functions import (
     as_operand,
-    conv_gradient,
     inside,
     keep_in_range,
     load_operand,
@@ -40,6 +40,7 @@ from kernels.launch import (
 )
 from kernels.runtime import INTERPRETED
 from kernels.tiles import WgradTile, wgrad_tile
+from kernels.window_functions import conv_gradient
 
 _REDUCE_BLOCK = 256
 
@@ -161,8 +162,7 @@ def conv_relu_pool_wgrad(
     x (N, C, *spatial).
     """
     filters = geometry.filters * geometry.groups
-    num_pixels = shapes.batch * shapes.conv[0] * shapes.conv[1] * shapes.conv[2]
-    if num_pixels == 0:
+    if shapes.conv_pixels == 0:
         for gradient in (dweight, dbias):
             if gradient is not None:
                 gradient.zero_()
@@ -170,29 +170,56 @@ def conv_relu_pool_wgrad(
     needs = {"NEEDS_WEIGHT": dweight is not None, "NEEDS_BIAS": dbias is not None}
     columns = geometry.taps * geometry.channels if dweight is not None else 0
     row = columns + int(dbias is not None)
-    wanted = programs_in_flight(grad.device)
-    tile = tile or wgrad_tile(
-        geometry, num_pixels, grad.dtype, current_target(), operand_kind(grad.dtype), wanted
-    )
-    acc = accumulator(grad.dtype)
-    workspace = torch.empty(
-        tile.splits * filters * row, dtype=torch.float64 if acc == tl.float64 else torch.float32, device=grad.device
-    )
+    if geometry.depthwise:
+        depthwise = depthwise_wgrad_tile(geometry, shapes.conv_pixels, grad)
+        workspace = _workspace(grad, depthwise.splits * filters * row)
+        conv_relu_pool_depthwise_wgrad(grad, code, saved, x, workspace, needs, geometry, shapes, depthwise)
+        splits = depthwise.splits
+    else:
+        tile = tile or wgrad_tile(
+            geometry, shapes.conv_pixels, grad.dtype, current_target(), operand_kind(grad.dtype),
+            programs_in_flight(grad.device),
+        )  # fmt: skip
+        workspace = _workspace(grad, tile.splits * filters * row)
+        _launch_dense(grad, code, saved, x, workspace, columns, needs, geometry, shapes, tile)
+        splits = tile.splits
+    block = min(triton.next_power_of_2(filters * row), 2**16) if INTERPRETED else _REDUCE_BLOCK
+    launch(
+        conv_relu_pool_wgrad_reduce_kernel, (triton.cdiv(filters * row, block),),
+        workspace, dweight if dweight is not None else workspace, dbias if dbias is not None else workspace,
+        filters * row, splits, *(strides_of(dweight) if dweight is not None else (0,) * 5),
+        G=geometry, **needs, BLOCK=block,
+    )  # fmt: skip
+
+
+def _workspace(grad: Tensor, elements: int) -> Tensor:
+    """Unwritten partial sums in the accumulator's type."""
+    dtype = torch.float64 if grad.dtype == torch.float64 else torch.float32
+    return torch.empty(elements, dtype=dtype, device=grad.device)
+
+
+def _launch_dense(
+    grad: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    x: Tensor,
+    workspace: Tensor,
+    columns: int,
+    needs: dict[str, bool],
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: WgradTile,
+) -> None:
     extra = code if code is not None else saved
     tiles = triton.cdiv(geometry.filters, tile.block_k) * max(triton.cdiv(columns, tile.block_n), 1)
     launch(
         conv_relu_pool_wgrad_kernel, (tiles, tile.splits, geometry.groups),
         grad, code if code is not None else grad, saved if saved is not None else grad, x, workspace,
-        num_pixels, triton.cdiv(num_pixels, tile.splits), *shapes.input, *shapes.conv, *shapes.output,
+        shapes.conv_pixels, triton.cdiv(shapes.conv_pixels, tile.splits),
+        *shapes.input, *shapes.conv, *shapes.output,
         *strides_of(grad), *strides_of(extra if extra is not None else grad), *strides_of(x),
-        G=geometry, ACC=acc, PRECISION=dot_precision(grad.dtype), OFFSET=offset_type(grad, extra, x), **needs,
+        G=geometry, ACC=accumulator(grad.dtype), PRECISION=dot_precision(grad.dtype),
+        OFFSET=offset_type(grad, extra, x), **needs,
         BLOCK_K=tile.block_k, BLOCK_N=tile.block_n, BLOCK_P=tile.block_p,
         num_warps=tile.warps, num_stages=tile.stages,
-    )  # fmt: skip
-    block = min(triton.next_power_of_2(filters * row), 2**16) if INTERPRETED else _REDUCE_BLOCK
-    launch(
-        conv_relu_pool_wgrad_reduce_kernel, (triton.cdiv(filters * row, block),),
-        workspace, dweight if dweight is not None else workspace, dbias if dbias is not None else workspace,
-        filters * row, tile.splits, *(strides_of(dweight) if dweight is not None else (0,) * 5),
-        G=geometry, **needs, BLOCK=block,
     )  # fmt: skip

@@ -62,6 +62,16 @@ CASES = (
     Case("dilated_pool", (4, 16, 40, 40), (16, 16, 3, 3), ("bf16",), {"pool": MaxPool(3, 1, 1, 2, True)}),
     Case("grouped", (16, 64, 28, 28), (64, 16, 3, 3), ("bf16",), {"padding": 1, "groups": 4}),
     Case("depthwise", (16, 64, 28, 28), (64, 1, 3, 3), ("bf16",), {"padding": 1, "groups": 64, "pool": None}),
+    Case(
+        "depthwise_pool",
+        (16, 24, 27, 27),
+        (48, 1, 5, 5),
+        _ALL_DTYPES,
+        {"padding": 2, "groups": 24, "stride": 2, "pool": MaxPool(3, 2, 1)},
+        True,
+    ),
+    Case("depthwise_3d", (4, 64, 8, 14, 14), (64, 1, 3, 3, 3), ("bf16",), {"padding": 1, "groups": 64}),
+    Case("depthwise_avg", (4, 64, 14, 14), (64, 1, 3, 3), ("bf16",), {"groups": 64, "pool": AvgPool(2)}),
     Case("audio_1d", (16, 32, 4000), (64, 32, 9), ("bf16",), {"stride": 4, "padding": 4, "pool": MaxPool(2)}),
     Case("video_3d", (4, 16, 16, 28, 28), (32, 16, 3, 3, 3), ("bf16",), {"padding": 1, "pool": MaxPool(2)}),
 )
@@ -188,7 +198,7 @@ def _row(target: str, case: str, dtype: str, kernel: str, compiled: Any, keyword
         problems.append("spills")
     if shared > limits.shared_block:
         problems.append(f"shared memory over {limits.shared_block}")
-    multiplies = "reduce" not in kernel and keywords.get("NEEDS_WEIGHT", True)
+    multiplies = "reduce" not in kernel and "depthwise" not in kernel and keywords.get("NEEDS_WEIGHT", True)
     if multiplies and dtype != "fp32" and not tensor:
         problems.append("no tensor-core instruction")
     occupancy = _occupancy(limits, registers, shared, keywords.get("num_warps", 4))

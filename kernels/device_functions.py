@@ -162,135 +162,43 @@ def activation_slope(z, G: tl.constexpr):
 
 
 @device_function
-def average_divisor(od, oh, ow, conv_d, conv_h, conv_w, G: tl.constexpr):
-    """How many pixels PyTorch divides the window at output (od, oh, ow) by."""
-    count = _window_span(ow, conv_w, G.pool_stride_w, G.pool_padding_w, G.window_w, G.count_include_pad)
-    if G.rank >= 2:
-        count *= _window_span(oh, conv_h, G.pool_stride_h, G.pool_padding_h, G.window_h, G.count_include_pad)
-    if G.rank == 3:
-        count *= _window_span(od, conv_d, G.pool_stride_d, G.pool_padding_d, G.window_d, G.count_include_pad)
-    return count
-
-
-@device_function
-def _window_span(o, size, STRIDE: tl.constexpr, PADDING: tl.constexpr, WINDOW: tl.constexpr, INCLUDE_PAD: tl.constexpr):
-    start = o * STRIDE - PADDING
-    if INCLUDE_PAD:
-        return tl.minimum(start + WINDOW, size + PADDING) - start
-    else:
-        return tl.minimum(start + WINDOW, size) - tl.maximum(start, 0)
-
-
-@device_function
-def conv_gradient(
-    grad_ptr, code_ptr, saved_ptr,
-    n, d, h, w, mask_p, k, mask_k,
-    conv_d, conv_h, conv_w, out_d, out_h, out_w,
-    stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
-    stride_en, stride_ek, stride_ed, stride_eh, stride_ew,
-    G: tl.constexpr, ACC: tl.constexpr,
-):
-    """Gradient of the loss at the convolution's output (n, k, d, h, w), read through pool and activation.
-
-    Pixels (n, d, h, w) with `mask_p` broadcast against filters k with `mask_k`, which say what exists; k counts within
-    the group and the pointers point at it. The full-size gradient is never written to memory: it is rebuilt from the
-    pooled one wherever a kernel needs it. `code_ptr` holds what forward saved, with strides e: the winners' codes, or
-    for ReLU + average pool the packed bits. `saved_ptr` holds pre-activations: the winners' (strides e), or for a
-    smooth activation under an average the whole recomputed convolution output.
-    """  # fmt: skip
-    grad_k = keep_in_range(k * stride_gk, mask_k)
-    code_k = keep_in_range(k * stride_ek, mask_k)
-    mask = mask_p & mask_k
-    if G.pool == "none":
-        at = n * stride_gn + offset_of(d, h, w, stride_gd, stride_gh, stride_gw, G)
-        grad = load_operand(grad_ptr, keep_in_range(at, mask_p) + grad_k, mask, ACC)
-        if G.activation != "none":
-            at = n * stride_en + offset_of(d, h, w, stride_ed, stride_eh, stride_ew, G)
-            at = keep_in_range(at, mask_p) + code_k
-            if G.activation == "relu":
-                code = tl.load(code_ptr + at, mask=mask, other=G.code_off)
-                grad = tl.where(code == 0, grad, 0.0).to(grad.dtype)
-            else:
-                z = widen(load_operand(saved_ptr, at, mask, ACC), ACC)
-                grad = widen(grad, ACC) * activation_slope(z, G)
-        return grad
-    else:
-        # Windows that cover a pixel: floor((p + padding) / stride) and the ones before it, REACH in all.
-        REACH_D: tl.constexpr = ((G.window_d - 1) * G.pool_dilation_d) // G.pool_stride_d + 1
-        REACH_H: tl.constexpr = ((G.window_h - 1) * G.pool_dilation_h) // G.pool_stride_h + 1
-        REACH_W: tl.constexpr = ((G.window_w - 1) * G.pool_dilation_w) // G.pool_stride_w + 1
-        # With one window per pixel the gradient is chosen, never added up, and may stay in its own type.
-        SINGLE: tl.constexpr = REACH_D * REACH_H * REACH_W == 1
-        total = tl.zeros(mask.shape, dtype=ACC)
-        for jd in tl.static_range(REACH_D):
-            od = 0
-            ed = 0
-            ok_d = True
-            if G.rank == 3:
-                od, ed, ok_d = _covering(d, jd, out_d, G.window_d, G.pool_stride_d, G.pool_padding_d, G.pool_dilation_d)
-            for jh in tl.static_range(REACH_H):
-                oh = 0
-                eh = 0
-                ok_h = True
-                if G.rank >= 2:
-                    oh, eh, ok_h = _covering(
-                        h, jh, out_h, G.window_h, G.pool_stride_h, G.pool_padding_h, G.pool_dilation_h
-                    )
-                for jw in tl.static_range(REACH_W):
-                    ow, ew, ok_w = _covering(
-                        w, jw, out_w, G.window_w, G.pool_stride_w, G.pool_padding_w, G.pool_dilation_w
-                    )
-                    ok_p = mask_p & ok_w
-                    if G.rank >= 2:
-                        ok_p = ok_p & ok_h
-                    if G.rank == 3:
-                        ok_p = ok_p & ok_d
-                    ok = ok_p & mask_k
-                    at = n * stride_gn + offset_of(od, oh, ow, stride_gd, stride_gh, stride_gw, G)
-                    grad = load_operand(grad_ptr, keep_in_range(at, ok_p) + grad_k, ok, ACC)
-                    if G.pool == "max":
-                        at = n * stride_en + offset_of(od, oh, ow, stride_ed, stride_eh, stride_ew, G)
-                        at = keep_in_range(at, ok_p) + code_k
-                        code = tl.load(code_ptr + at, mask=ok, other=G.code_off)
-                        element = (ed * G.window_h + eh) * G.window_w + ew
-                        won = ok & (code.to(tl.int32) == element)
-                        if G.smooth:
-                            z = widen(load_operand(saved_ptr, at, ok, ACC), ACC)
-                            grad = widen(grad, ACC) * activation_slope(z, G)
-                        if SINGLE:
-                            total = tl.where(won, grad, 0.0).to(grad.dtype)
-                        else:
-                            total += tl.where(won, widen(grad, ACC), 0.0)
-                    else:
-                        divisor = average_divisor(od, oh, ow, conv_d, conv_h, conv_w, G)
-                        total += tl.where(ok, widen(grad, ACC) / divisor, 0.0)
-        at = n * stride_en + offset_of(d, h, w, stride_ed, stride_eh, stride_ew, G)
-        if G.saves_bits:
-            # One bit per convolution output, eight filters to a byte (kernels/README.md, "The byte code").
-            byte = keep_in_range(at, mask_p) + keep_in_range((k // 8) * stride_ek, mask_k)
-            bits = tl.load(code_ptr + byte, mask=mask, other=0).to(tl.int32)
-            total = tl.where(((bits >> (k % 8)) & 1) == 1, total, 0.0)
-        elif G.pool == "avg" and G.smooth:
-            z = widen(load_operand(saved_ptr, keep_in_range(at, mask_p) + code_k, mask, ACC), ACC)
-            total = total * activation_slope(z, G)
-        return total
-
-
-@device_function
-def _covering(
-    p, j: tl.constexpr, out_size,
-    WINDOW: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr,
+def first_tap(
+    phase, KERNEL: tl.constexpr, STRIDE: tl.constexpr, PADDING: tl.constexpr, DILATION: tl.constexpr, STEP: tl.constexpr
 ):  # fmt: skip
-    """The j-th window back that covers pixel p: its index, the window element p is, and whether there is one."""
-    if PADDING > 0:
-        p = p + PADDING
-    o = p // STRIDE
-    if j > 0:
-        o = o - j
-    element = p - o * STRIDE
-    ok = (o >= 0) & (o < out_size)
-    if DILATION > 1:
-        ok = ok & (element % DILATION == 0)
-        element = element // DILATION
-    ok = ok & (element < WINDOW)
-    return o, element, ok
+    """Smallest tap that connects pixels of this phase to a convolution output; KERNEL when none does."""
+    if STRIDE == 1:
+        return phase * 0
+    else:
+        first = phase * 0 + KERNEL
+        for back in tl.static_range(STEP):
+            tap = STEP - 1 - back
+            first = tl.where((phase + PADDING - tap * DILATION) % STRIDE == 0, tap, first)
+        return first
+
+
+@device_function
+def exact_quotient(numerator, STRIDE: tl.constexpr):
+    """numerator / STRIDE for multiples of STRIDE, negative ones included; anything for others, which are masked."""
+    if STRIDE == 1:
+        return numerator
+    else:
+        return tl.where(numerator < 0, -((-numerator) // STRIDE), numerator // STRIDE)
+
+
+@device_function
+def split_phase_tap(index, G: tl.constexpr):
+    """Flat tap of a stride phase, w fastest -> its (d, h, w)."""
+    mw = index % G.phase_taps_w
+    mh = mw * 0
+    md = mw * 0
+    if G.rank >= 2:
+        mh = (index // G.phase_taps_w) % G.phase_taps_h
+    if G.rank == 3:
+        md = index // (G.phase_taps_w * G.phase_taps_h)
+    return md, mh, mw
+
+
+@device_function
+def phase_tap(first_d, first_h, first_w, md, mh, mw, G: tl.constexpr):
+    """The filter element that is tap (md, mh, mw) of a phase whose first tap is given."""
+    return first_d + md * G.tap_step_d, first_h + mh * G.tap_step_h, first_w + mw * G.tap_step_w

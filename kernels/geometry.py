@@ -66,6 +66,21 @@ class Geometry:
         return self.window_d * self.window_h * self.window_w
 
     @property
+    def depthwise(self) -> bool:
+        """One input channel a group, several groups: no sum over channels, and kernels of its own."""
+        return self.groups > 1 and self.channels == 1
+
+    @property
+    def rows(self) -> int:
+        """Filters that one kernel's row index runs over: a group's, or all of them in a depthwise layer."""
+        return self.groups * self.filters if self.depthwise else self.filters
+
+    @property
+    def row_groups(self) -> int:
+        """How many times those rows make up the layer's filters."""
+        return 1 if self.depthwise else self.groups
+
+    @property
     def windows_per_pixel(self) -> int:
         """Most pooling windows that any convolution output lies in."""
         reach_d = (self.window_d - 1) * self.pool_dilation_d // self.pool_stride_d + 1
@@ -101,8 +116,8 @@ class Geometry:
 
     @property
     def code_channels(self) -> int:
-        """Channels per group of what forward saves for backward: one code a filter, or a byte per eight filters."""
-        return (self.filters + 7) // 8 if self.saves_bits else self.filters
+        """Channels per row group of what forward saves for backward: one code a filter, or a byte per eight filters."""
+        return (self.rows + 7) // 8 if self.saves_bits else self.rows
 
     @property
     def code_off(self) -> int:
@@ -142,6 +157,17 @@ class Shapes:
     input: Triple
     conv: Triple
     output: Triple
+
+    @property
+    def conv_pixels(self) -> int:
+        """N * convolution output pixels."""
+        return self.batch * self.conv[0] * self.conv[1] * self.conv[2]
+
+    def phase_pixels(self, geometry: Geometry) -> int:
+        """N * input pixels of the largest stride phase."""
+        depth = -(-self.input[0] // geometry.stride_d)
+        height = -(-self.input[1] // geometry.stride_h)
+        return self.batch * depth * height * -(-self.input[2] // geometry.stride_w)
 
 
 def conv_output_size(size: int, kernel: int, stride: int, padding_low: int, padding_high: int, dilation: int) -> int:

@@ -38,7 +38,7 @@ def kernel_mode(backend: str) -> str:
 
 
 def conv_library(backend: str, device: torch.device | str | None = None) -> str:
-    """What runs the convolutions of `backend` on `device` (None: the GPU if there is one): triton, cudnn 9.x or onednn."""
+    """What convolves under `backend` on `device` (None: the GPU if there is one): triton, cudnn 9.x or onednn."""
     if backend == "triton":
         return "triton"
     on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"

@@ -53,6 +53,16 @@ class WgradTile:
 
 
 @dataclass(frozen=True)
+class DepthwiseTile:
+    """BLOCK_K channels x BLOCK_P pixels; `splits` shares of the pixels (weight gradient only)."""
+
+    block_k: int
+    block_p: int
+    splits: int = 1
+    warps: int = 4
+
+
+@dataclass(frozen=True)
 class Shipped:
     """One shipped tile: rows x columns of the output, the reduction's step, and where it may run.
 
@@ -78,7 +88,8 @@ LARGE_REGISTER_REUSE = ("cuda:90", "cuda:100", "hip:gfx942")
 
 # Rows are filters, columns window elements of pooled outputs (forward) or (tap, channel) pairs (wgrad).
 FORWARD = (
-    Shipped(16, 128, 32, TENSOR),
+    Shipped(16, 64, 32, TENSOR),
+    Shipped(16, 128, 32, TENSOR, targets=LARGE_REGISTER_REUSE),
     Shipped(64, 64, 32, TENSOR),
     Shipped(64, 128, 32, TENSOR, targets=LARGE_REGISTER_REUSE),
     Shipped(16, 64, 16, ("ieee",)),
@@ -187,3 +198,22 @@ def wgrad_tile(
     tiles = -(-geometry.filters // chosen.rows) * -(-columns // chosen.columns) * geometry.groups
     splits = min(max(-(-programs_wanted // tiles), 1), max(num_pixels // (8 * chosen.step), 1))
     return WgradTile(chosen.rows, chosen.columns, chosen.step, splits, chosen.warps, chosen.stages)
+
+
+# Depthwise kernels multiply on the plain units whatever the type; the same few sizes serve every target.
+DEPTHWISE_CHANNELS = (16, 32)
+DEPTHWISE_PIXELS = 32
+
+
+def depthwise_tile(geometry: Geometry, channels: int, num_pixels: int, programs_wanted: int = 1) -> DepthwiseTile:
+    """The tile a depthwise kernel runs with over `channels` channels and num_pixels = N * pixels of what it writes.
+
+    `programs_wanted` above 1 asks for the pixels to be shared out (weight gradient).
+    """
+    if INTERPRETED:
+        block_k = _power_of_two(channels, 8, 64)
+        block_p = _power_of_two(num_pixels, 1, _INTERPRETER_ELEMENTS // (4 * block_k))
+        return DepthwiseTile(block_k, block_p, splits=min(-(-num_pixels // block_p), 2))
+    block_k = DEPTHWISE_CHANNELS[0] if channels <= 16 or _heavy_gradient(geometry) else DEPTHWISE_CHANNELS[1]
+    splits = min(max(programs_wanted * block_k // channels, 1), max(num_pixels // (8 * DEPTHWISE_PIXELS), 1))
+    return DepthwiseTile(block_k, DEPTHWISE_PIXELS, splits)
