@@ -80,7 +80,8 @@ def no_pytorch_layers() -> Iterator[None]:
 @pytest.fixture
 def ieee_float32() -> Iterator[None]:
     """float32 is multiplied as float32, in cuDNN and in the kernels: TF32 has an error of its own."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision  # type: ignore[attr-defined]
+    convolutions.fp32_precision = "ieee"  # type: ignore[attr-defined]
     yield
-    torch.backends.cudnn.allow_tf32 = before
+    convolutions.fp32_precision = before  # type: ignore[attr-defined]

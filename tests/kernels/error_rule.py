@@ -77,7 +77,9 @@ def error_rule(name: str, ours: Tensor, twin: Tensor, truth: "Truth") -> None:
 
 
 def measured(ours: Tensor, twin: Tensor, truth: "Truth") -> list[tuple[str, float, float, float]]:
-    """Each measure's name, our error, PyTorch's error, and the floor."""
+    """Each measure's name, our error, PyTorch's error, and the floor; nothing of an empty result."""
+    if truth.value.numel() == 0:
+        return []
     unit = torch.finfo(ours.dtype).eps / 2
     honest = truth.size * (2 * unit + ACCUMULATOR_UNIT[ours.dtype] * truth.terms.sqrt())
     # rms(h) / sqrt((sum h^2)^2 / sum h^4), and 0 for a result that has no terms at all.
