@@ -125,13 +125,13 @@ def write_outputs(
 
 @device_function
 def average_divisor(od, oh, ow, conv_d, conv_h, conv_w, G: tl.constexpr):
-    """How many pixels PyTorch divides the window at output (od, oh, ow) by."""
+    """How many pixels PyTorch divides the window at output (od, oh, ow) by; 1 at least, beyond the last window too."""
     count = _window_span(ow, conv_w, G.pool_stride_w, G.pool_padding_w, G.window_w, G.count_include_pad)
     if G.rank >= 2:
         count *= _window_span(oh, conv_h, G.pool_stride_h, G.pool_padding_h, G.window_h, G.count_include_pad)
     if G.rank == 3:
         count *= _window_span(od, conv_d, G.pool_stride_d, G.pool_padding_d, G.window_d, G.count_include_pad)
-    return count
+    return tl.maximum(count, 1)
 
 
 @device_function
