@@ -238,6 +238,11 @@ def spatial_sizes(spatial: Sequence[int], kernel: Sequence[int], layer: Layer) -
         )
     if layer.pool == "none":
         return conv, conv
+    if layer.pool == "avg" and rank == 3 and any(s < w for s, w in zip(conv, layer.window, strict=True)):
+        raise ArgumentError(  # as PyTorch's avg_pool3d has it, whatever the padding; its other pools do not mind
+            f"Given pool input size: ({_by(conv)}), smaller than pool.kernel: ({_by(layer.window)}), "
+            "which a 3-dimensional AvgPool does not take"
+        )
     output = tuple(
         pool_output_size(
             size, layer.window[i], layer.pool_stride[i], layer.pool_padding[i], layer.pool_dilation[i], layer.ceil_mode

@@ -1,0 +1,195 @@
+"""Layers nobody thought of: random geometry, layouts and dtypes, equal to PyTorch to the bit.
+
+Inputs are small integers, so that every sum is exact whatever its order; PyTorch computes in float32 and is rounded to
+the dtype, which is then the one right answer. 300 layers by default, the same ones every time, and 100 more most of
+which PyTorch refuses, and the op has to; the long run takes about an hour:
+
+    TIDEPOOL_GEOMETRIES=20000 pytest tests/kernels/test_random_geometry.py
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kernels import AvgPool, MaxPool, conv_relu_pool
+from kernels.arguments import ArgumentError
+from kernels.reference import conv_relu_pool_reference
+from tests.kernels.exact import DEVICE, assert_equal, integers, outcome
+
+EXAMPLES = int(os.environ.get("TIDEPOOL_GEOMETRIES", "300"))
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+LAYOUTS = ("contiguous", "channels_last", "transposed", "stepped", "expanded", "offset")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One random layer: sizes, the op's arguments, how its tensors lie in memory, and the seed of their values."""
+
+    x: tuple[int, ...]
+    weight: tuple[int, ...]
+    bias: bool
+    options: dict[str, Any]
+    dtype: torch.dtype
+    x_layout: str
+    weight_layout: str
+    grad_layout: str
+    seed: int
+
+
+def _each(strategy: st.SearchStrategy[int], rank: int) -> st.SearchStrategy[int | tuple[int, ...]]:
+    """One number for all dimensions, or one each."""
+    return strategy | st.tuples(*[strategy] * rank)
+
+
+def _spread(value: Any, rank: int) -> tuple[int, ...]:
+    return (value,) * rank if isinstance(value, int) else tuple(value)
+
+
+@st.composite
+def pools(draw: st.DrawFn, rank: int) -> MaxPool | AvgPool | None:
+    """Any pool whose padding fits its window."""
+    kind = draw(st.sampled_from(("max", "max", "average", None)))
+    if kind is None:
+        return None
+    stride = draw(st.none() | _each(st.integers(1, 3), rank))
+    # Sums are divided by the window: 2^n pixels, padding counted, no partial windows, or averages would round.
+    most = 3 if rank < 3 else 2  # overlapping 3 x 3 x 3 windows take the interpreter a second
+    kernel = draw(_each(st.sampled_from((1, 2, 4)[:most]) if kind == "average" else st.integers(1, most), rank))
+    padding = draw(st.just(0) | st.tuples(*(st.integers(0, k // 2) for k in _spread(kernel, rank))))
+    if kind == "average":
+        return AvgPool(kernel, stride, padding)
+    return MaxPool(kernel, stride, padding, draw(st.just(1) | _each(st.integers(1, 2), rank)), draw(st.booleans()))
+
+
+@st.composite
+def spatial_sizes(draw: st.DrawFn, rank: int, kernel: tuple[int, ...], options: dict[str, Any]) -> tuple[int, ...]:
+    """Input sizes from the smallest that leaves a pixel to some pixels more."""
+    pool, padding = options["pool"], options["padding"]
+    stride, dilation = _spread(options["stride"], rank), _spread(options["dilation"], rank)
+    pads = (0,) * rank if padding == "valid" else _spread(padding, rank)
+    sizes = []
+    for i in range(rank):
+        conv = 1
+        if pool is not None:
+            window, step = _spread(pool.kernel, rank)[i], _spread(getattr(pool, "dilation", 1), rank)[i]
+            conv = max((window - 1) * step + 1 - 2 * _spread(pool.padding, rank)[i], 1)
+            if isinstance(pool, AvgPool) and rank == 3:
+                conv = max(conv, window)
+        conv += draw(st.integers(0, 4 if rank < 3 else 2))
+        least = (conv - 1) * stride[i] + 1 + dilation[i] * (kernel[i] - 1) - 2 * pads[i]
+        sizes.append(max(least, 1) + draw(st.integers(0, stride[i] - 1)))
+    return tuple(sizes)
+
+
+@st.composite
+def layers(draw: st.DrawFn, fitting: bool) -> Draw:
+    """Any layer; where `fitting` is not asked for, most that PyTorch refuses."""
+    rank = draw(st.sampled_from((1, 2, 2, 2, 3)))
+    groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
+    per_group, filters = draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
+    kernel = draw(st.tuples(*[st.integers(1, 3)] * rank))
+    stride = draw(st.just(1) | _each(st.integers(1, 3), rank))
+    padding = draw(st.just("valid") | _each(st.integers(0, 2), rank))
+    if not fitting:
+        padding = draw(st.just("same") | _each(st.integers(-1, 3), rank))
+    options = {
+        "stride": stride,
+        "padding": padding,
+        "dilation": draw(st.just(1) | _each(st.integers(1, 3), rank)),
+        "groups": groups,
+        "activation": draw(st.sampled_from(("relu", "relu", None))),
+        "pool": draw(pools(rank)),
+    }
+    if fitting:
+        spatial = draw(spatial_sizes(rank, kernel, options))
+        if stride == 1 and draw(st.booleans()):
+            options["padding"] = "same"
+            dilation = _spread(options["dilation"], rank)
+            spatial = tuple(s + d * (k - 1) for s, d, k in zip(spatial, dilation, kernel, strict=True))
+    else:
+        spatial = draw(st.tuples(*[st.integers(0, 4)] * rank))
+    layouts = st.sampled_from(LAYOUTS)
+    return Draw(
+        (draw(st.integers(1, 3)), groups * per_group, *spatial),
+        (filters, per_group, *kernel),
+        draw(st.booleans()),
+        options,
+        draw(st.sampled_from(DTYPES)),
+        draw(layouts),
+        draw(layouts),
+        draw(layouts),
+        draw(st.integers(0, 2**16)),
+    )
+
+
+def laid_out(t: Tensor, layout: str) -> Tensor:
+    """The same values, elsewhere in memory. Expanded: the first image's values for all."""
+    if layout == "channels_last" and t.dim() > 3:
+        return t.to(memory_format=torch.channels_last if t.dim() == 4 else torch.channels_last_3d)
+    if layout == "transposed":
+        return t.transpose(1, -1).contiguous().transpose(1, -1)
+    if layout == "stepped":
+        return t.repeat_interleave(2, -1)[..., ::2]
+    if layout == "expanded":
+        return t[:1].expand(t.shape)
+    if layout == "offset":
+        return torch.cat([torch.full_like(t[:1], 77.0), t])[1:]
+    return t
+
+
+def examples(count: int) -> Any:
+    return settings(
+        max_examples=count,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink] if count <= 1000 else [Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+def tensors(layer: Draw) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x, weight and bias of a drawn layer, in its layouts."""
+    generator = torch.Generator().manual_seed(layer.seed)
+    x = laid_out(integers(layer.x, layer.dtype, generator), layer.x_layout)
+    weight = laid_out(integers(layer.weight, layer.dtype, generator, most=1), layer.weight_layout)
+    return x, weight, integers(layer.weight[:1], layer.dtype, generator) if layer.bias else None
+
+
+@examples(EXAMPLES)
+@given(layer=layers(fitting=True))
+@pytest.mark.timeout(0)
+def test_equal_to_pytorch_to_the_bit(layer: Draw) -> None:
+    x, weight, bias = tensors(layer)
+    exact = [None if t is None else t.float() for t in (x, weight, bias)]
+    with torch.no_grad():
+        size = conv_relu_pool_reference(*exact, **layer.options).shape  # type: ignore[arg-type]
+    grad = laid_out(integers(tuple(size), layer.dtype, torch.Generator().manual_seed(layer.seed)), layer.grad_layout)
+    expected, _ = outcome(conv_relu_pool_reference, *exact, grad.float(), "cpu", layer.options)  # type: ignore[arg-type]
+    found, _ = outcome(conv_relu_pool, x, weight, bias, grad, DEVICE, {**layer.options, "backend": "triton"})
+    for name, tensor in expected.items():
+        assert_equal(found[name], None if tensor is None else tensor.to(layer.dtype), name, strides=False)
+
+
+@examples(max(EXAMPLES // 3, 100))
+@given(layer=layers(fitting=False))
+@pytest.mark.timeout(0)
+def test_what_pytorch_refuses_is_refused(layer: Draw) -> None:
+    x, weight, _ = tensors(layer)
+    try:
+        with torch.no_grad():
+            expected = conv_relu_pool_reference(x.float(), weight.float(), None, **layer.options)
+    except RuntimeError:
+        with pytest.raises(ArgumentError) as refusal:
+            conv_relu_pool(x.to(DEVICE), weight.to(DEVICE), **layer.options, backend="triton")
+        assert "\n" not in str(refusal.value)
+    else:
+        with torch.no_grad():
+            found = conv_relu_pool(x.to(DEVICE), weight.to(DEVICE), **layer.options, backend="triton")
+        assert_equal(found, expected.to(layer.dtype), "y", strides=False)
