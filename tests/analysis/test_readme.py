@@ -17,8 +17,10 @@ from analysis.tables import all_tables
 from tests.analysis.run_writer import write_json, write_run, write_sweep
 
 COMMAND = "python bench.py --suite smoke"
-ENVIRONMENT = {"commit": "0123456789abcdef", "dirty": False, "date": "2026-01-02T03:04:05+00:00",
-               "cpu": "Test CPU 3000", "gpu": None, "torch": "2.13.0", "triton": "3.7.1", "python": "3.12.3", "command": COMMAND}  # fmt: skip
+ENVIRONMENT = {
+    "commit": "0123456789abcdef", "dirty": False, "date": "2026-01-02T03:04:05+00:00", "cpu": "Test CPU 3000",
+    "gpu": None, "torch": "2.13.0", "triton": "3.7.1", "python": "3.12.3", "command": COMMAND,
+}  # fmt: skip
 SPEEDS = "shape,step_ms,memory_bytes,difference_points,torch\n3|x,0.123456,2048,-0.126,2.10\nb,,4096,0.5,2.10\n"
 
 
@@ -182,6 +184,12 @@ def test_markers_in_code_fences_are_only_examples(readme: Path) -> None:
     readme.write_text(example + readme.read_text())
     assert write(readme) == 1
     assert readme.read_text().startswith(example)
+
+
+def test_a_fence_left_open_inside_a_block_does_not_hide_its_end(readme: Path) -> None:
+    with_block(readme, "speeds/speeds.csv", content="```")
+    assert write(readme) == 1
+    assert "```" not in readme.read_text()
 
 
 def test_a_readme_without_blocks_agrees(readme: Path) -> None:
