@@ -4,9 +4,10 @@ Every refusal is one line that names the argument, what was expected and what ca
 is launched. Sizes may be symbolic (torch.compile with dynamic shapes): only comparisons and integer arithmetic here.
 """
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +41,36 @@ class Layer:
     pool_dilation: Sizes
     ceil_mode: bool
     count_include_pad: bool
+
+    def text(self) -> str:
+        """The settings as `name=value` words: what the registered operators take as their one non-tensor argument."""
+        words = []
+        for name in LAYER_FIELDS:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                value = ",".join([str(v) for v in value])
+            words.append(f"{name}={int(value) if isinstance(value, bool) else value}")
+        return " ".join(words)
+
+
+LAYER_FIELDS = tuple(field.name for field in fields(Layer))
+_LAYER_WORDS, _LAYER_NUMBERS, _LAYER_FLAGS = ("activation", "pool"), ("groups",), ("ceil_mode", "count_include_pad")
+
+
+@functools.cache
+def layer_from_text(text: str) -> Layer:
+    """The `Layer` that wrote `text`. Raises ArgumentError when none did."""
+    values: dict[str, Any] = dict(word.split("=", 1) for word in text.split())
+    if tuple(values) != LAYER_FIELDS:
+        raise ArgumentError(f"expected layer to be settings as Layer.text() writes them, but got {text!r}")
+    for name, value in values.items():
+        if name in _LAYER_NUMBERS:
+            values[name] = int(value)
+        elif name in _LAYER_FLAGS:
+            values[name] = value == "1"
+        elif name not in _LAYER_WORDS:
+            values[name] = tuple(int(v) for v in value.split(","))
+    return Layer(**values)
 
 
 def _per_dimension(value: object, rank: int, name: str) -> Sizes:

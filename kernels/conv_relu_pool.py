@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels.arguments import Layer, check_backend, check_channels, check_tensors, parse_layer, spatial_sizes
-from kernels.operator_registration import ops
+from kernels.arguments import check_backend, check_channels, check_tensors, parse_layer, spatial_sizes
+from kernels.operator_registration import call
 from kernels.pooling import MaxPool, Pool, Size
 from kernels.reference import conv_relu_pool_reference
 
@@ -38,37 +39,63 @@ def conv_relu_pool(
     Values and gradients are PyTorch's for the same composition: the first of equal window elements wins, the last NaN
     beats everything, relu'(0) = 0. Raises ArgumentError (a ValueError and a RuntimeError) that names the argument.
     """
+    if backend == "triton" and not torch.compiler.is_compiling():
+        key = _key(x, weight, bias, stride, padding, dilation, groups, activation, pool)
+        layer = _ACCEPTED.get(key)
+        if layer is None:
+            layer = _checked(x, weight, bias, stride, padding, dilation, groups, activation, pool)
+            _accept(key, layer)
+        return _batched(x, weight, bias, layer)
     check_backend(backend)
+    layer = _checked(x, weight, bias, stride, padding, dilation, groups, activation, pool)
+    if backend == "triton":
+        return _batched(x, weight, bias, layer)
+    reference = _compiled_reference() if backend == "compile" else conv_relu_pool_reference
+    settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return reference(x, weight, bias, **settings, activation=activation, pool=pool)
+
+
+def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> str:
+    """The layer's text. Raises ArgumentError for anything wrong with tensors or settings."""
     check_tensors(x, weight, bias)
     kernel = tuple(weight.shape[2:])
-    layer = parse_layer(kernel, stride, padding, dilation, groups, activation, pool)
+    layer = parse_layer(kernel, *settings)
     check_channels(x, weight, bias, layer.groups)
     spatial_sizes(tuple(x.shape[-len(kernel) :]), kernel, layer)
-    if backend == "triton":
-        return _triton(x, weight, bias, layer)
-    reference = _compiled_reference() if backend == "compile" else conv_relu_pool_reference
-    return reference(
-        x,
-        weight,
-        bias,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        activation=activation,
-        pool=pool,
-    )
+    return layer.text()
 
 
-def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, layer: Layer) -> Tensor:
-    batched = x.dim() == weight.dim()
-    y = ops.conv_relu_pool(
-        x if batched else x.unsqueeze(0), weight, bias,
-        layer.stride, layer.padding, layer.dilation, layer.groups, layer.activation, layer.pool,
-        layer.window, layer.pool_stride, layer.pool_padding, layer.pool_dilation,
-        layer.ceil_mode, layer.count_include_pad,
-    )  # fmt: skip
-    return y if batched else y.squeeze(0)
+_ACCEPTED: dict[Any, str] = {}
+"""Layers of calls that were checked before, by everything the checks look at: a small network's step is short."""
+_MOST_ACCEPTED = 4096
+
+
+def _key(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Any:
+    """What `_checked` depends on, as a key; None when it cannot be one (lists as settings, something not a tensor) or
+    should not (dtypes that only autocast makes equal)."""
+    try:
+        tensors = [x, weight] if bias is None else [x, weight, bias]
+        if any([t.dtype is not x.dtype for t in tensors]):
+            return None
+        # Types too: a stride of True or 1.0 equals 1 and is refused all the same.
+        key = (*[(t.shape, t.device) for t in tensors], x.dtype, settings, *[type(s) for s in settings])
+        hash(key)
+    except (AttributeError, TypeError):
+        return None
+    return key
+
+
+def _accept(key: Any, layer: str) -> None:
+    if key is not None:
+        if len(_ACCEPTED) >= _MOST_ACCEPTED:
+            _ACCEPTED.clear()
+        _ACCEPTED[key] = layer
+
+
+def _batched(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+    if x.dim() == weight.dim():
+        return call(x, weight, bias, layer)
+    return call(x.unsqueeze(0), weight, bias, layer).squeeze(0)
 
 
 @functools.cache

@@ -9,6 +9,9 @@ that a program's loads are whole cache lines of a channels_last tensor. Windows,
 the dense kernels (`window_functions`, `conv_relu_pool_wgrad`).
 """
 
+import functools
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -29,7 +32,16 @@ from kernels.device_functions import (
     widen,
 )
 from kernels.geometry import Geometry, Shapes
-from kernels.launch import accumulator, launch, offset_type, programs_in_flight, strides_of
+from kernels.launch import (
+    Layout,
+    Prepared,
+    accumulator,
+    five_strides,
+    launch,
+    layout_of,
+    offset_type,
+    programs_in_flight,
+)
 from kernels.tiles import DepthwiseTile, depthwise_tile
 from kernels.window_functions import conv_gradient, fold, start_fold, store_bits, window_pixel, write_outputs
 
@@ -223,21 +235,44 @@ def conv_relu_pool_depthwise_forward(
     tile: DepthwiseTile | None = None,
 ) -> None:
     """Launch forward of a depthwise layer; arguments as `conv_relu_pool_forward`'s, weight (K, 1, *kernel)."""
-    num_outputs = y.numel() // geometry.rows
-    tile = tile or depthwise_tile(geometry, geometry.rows, num_outputs)
+    tile = tile or depthwise_tile(geometry, geometry.rows, shapes.num_outputs)
     saved = code if code is not None else winner
-    weight_k, _, *weight_taps = strides_of(weight)
+    launched = _prepare_forward(
+        geometry, shapes, x.dtype, tile, bias is not None, layout_of(x), layout_of(weight), layout_of(y),
+        None if saved is None else layout_of(saved),
+    )  # fmt: skip
     launch(
-        conv_relu_pool_depthwise_forward_kernel,
-        (triton.cdiv(geometry.rows, tile.block_k) * triton.cdiv(num_outputs, tile.block_p),),
+        conv_relu_pool_depthwise_forward_kernel, launched.grid,
         x, weight, bias if bias is not None else x, y,
         code if code is not None else y, winner if winner is not None else y,
-        num_outputs, *shapes.input, *shapes.conv, *shapes.output,
-        *strides_of(x), weight_k, *weight_taps, *strides_of(y), *strides_of(saved if saved is not None else y),
-        G=geometry, ACC=accumulator(x.dtype), OFFSET=offset_type(x, y, saved),
-        HAS_BIAS=bias is not None, SAVE=saved is not None,
-        BLOCK_K=tile.block_k, BLOCK_P=tile.block_p, num_warps=tile.warps,
+        *launched.scalars, **launched.keywords,
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepare_forward(
+    geometry: Geometry,
+    shapes: Shapes,
+    dtype: torch.dtype,
+    tile: DepthwiseTile,
+    has_bias: bool,
+    x: Layout,
+    weight: Layout,
+    y: Layout,
+    saved: Layout | None,
+) -> Prepared:
+    tiles = triton.cdiv(geometry.rows, tile.block_k) * triton.cdiv(shapes.num_outputs, tile.block_p)
+    weight_k, _, *weight_taps = five_strides(weight)
+    scalars = (
+        shapes.num_outputs, *shapes.input, *shapes.conv, *shapes.output,
+        *five_strides(x), weight_k, *weight_taps, *five_strides(y), *five_strides(saved or y),
+    )  # fmt: skip
+    keywords = {
+        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(x, y, saved),
+        "HAS_BIAS": has_bias, "SAVE": saved is not None,
+        "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "num_warps": tile.warps,
+    }  # fmt: skip
+    return Prepared((tiles,), scalars, keywords)
 
 
 def conv_relu_pool_depthwise_dgrad(
@@ -251,20 +286,42 @@ def conv_relu_pool_depthwise_dgrad(
     tile: DepthwiseTile | None = None,
 ) -> None:
     """Launch the input gradient of a depthwise layer; arguments as `conv_relu_pool_dgrad`'s."""
-    num_pixels, phases = shapes.phase_pixels(geometry), geometry.stride_d * geometry.stride_h * geometry.stride_w
-    tile = tile or depthwise_tile(geometry, geometry.groups, num_pixels)
+    tile = tile or depthwise_tile(geometry, geometry.groups, shapes.phase_pixels(geometry))
     extra = code if code is not None else saved
-    weight_k, _, *weight_taps = strides_of(weight)
-    launch(
-        conv_relu_pool_depthwise_dgrad_kernel,
-        (triton.cdiv(geometry.groups, tile.block_k) * triton.cdiv(num_pixels, tile.block_p), phases),
-        grad, code if code is not None else grad, saved if saved is not None else grad, weight, dx,
-        shapes.batch, *shapes.input, *shapes.conv, *shapes.output,
-        *strides_of(grad), *strides_of(extra if extra is not None else grad),
-        weight_k, *weight_taps, *strides_of(dx),
-        G=geometry, ACC=accumulator(grad.dtype), OFFSET=offset_type(grad, extra, dx),
-        BLOCK_C=tile.block_k, BLOCK_P=tile.block_p, num_warps=tile.warps,
+    launched = _prepare_dgrad(
+        geometry, shapes, grad.dtype, tile, layout_of(grad), None if extra is None else layout_of(extra),
+        layout_of(weight), layout_of(dx),
     )  # fmt: skip
+    launch(
+        conv_relu_pool_depthwise_dgrad_kernel, launched.grid,
+        grad, code if code is not None else grad, saved if saved is not None else grad, weight, dx,
+        *launched.scalars, **launched.keywords,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepare_dgrad(
+    geometry: Geometry,
+    shapes: Shapes,
+    dtype: torch.dtype,
+    tile: DepthwiseTile,
+    grad: Layout,
+    extra: Layout | None,
+    weight: Layout,
+    dx: Layout,
+) -> Prepared:
+    tiles = triton.cdiv(geometry.groups, tile.block_k) * triton.cdiv(shapes.phase_pixels(geometry), tile.block_p)
+    phases = geometry.stride_d * geometry.stride_h * geometry.stride_w
+    weight_k, _, *weight_taps = five_strides(weight)
+    scalars = (
+        shapes.batch, *shapes.input, *shapes.conv, *shapes.output,
+        *five_strides(grad), *five_strides(extra or grad), weight_k, *weight_taps, *five_strides(dx),
+    )  # fmt: skip
+    keywords = {
+        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(grad, extra, dx),
+        "BLOCK_C": tile.block_k, "BLOCK_P": tile.block_p, "num_warps": tile.warps,
+    }  # fmt: skip
+    return Prepared((tiles, phases), scalars, keywords)
 
 
 def conv_relu_pool_depthwise_wgrad(
@@ -273,23 +330,50 @@ def conv_relu_pool_depthwise_wgrad(
     saved: Tensor | None,
     x: Tensor,
     workspace: Tensor,
-    needs: dict[str, bool],
+    needs: tuple[bool, bool],
     geometry: Geometry,
     shapes: Shapes,
     tile: DepthwiseTile,
 ) -> None:
-    """Launch the split sums of a depthwise layer's weight and bias gradient into `workspace` (splits, K, row)."""
-    num_pixels = shapes.conv_pixels
+    """Launch the split sums of a depthwise layer's weight and bias gradient into `workspace` (splits, K, row).
+
+    `needs` says whether the weight's and the bias's are wanted.
+    """
     extra = code if code is not None else saved
-    launch(
-        conv_relu_pool_depthwise_wgrad_kernel, (triton.cdiv(geometry.rows, tile.block_k), tile.splits),
-        grad, code if code is not None else grad, saved if saved is not None else grad, x, workspace,
-        num_pixels, triton.cdiv(num_pixels, tile.splits), *shapes.input, *shapes.conv, *shapes.output,
-        *strides_of(grad), *strides_of(extra if extra is not None else grad), *strides_of(x),
-        G=geometry, ACC=accumulator(grad.dtype), OFFSET=offset_type(grad, extra, x), **needs,
-        BLOCK_K=tile.block_k, BLOCK_P=tile.block_p, BLOCK_T=triton.next_power_of_2(geometry.taps),
-        num_warps=tile.warps,
+    launched = _prepare_wgrad(
+        geometry, shapes, grad.dtype, tile, needs, layout_of(grad), None if extra is None else layout_of(extra),
+        layout_of(x),
     )  # fmt: skip
+    launch(
+        conv_relu_pool_depthwise_wgrad_kernel, launched.grid,
+        grad, code if code is not None else grad, saved if saved is not None else grad, x, workspace,
+        *launched.scalars, **launched.keywords,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepare_wgrad(
+    geometry: Geometry,
+    shapes: Shapes,
+    dtype: torch.dtype,
+    tile: DepthwiseTile,
+    needs: tuple[bool, bool],
+    grad: Layout,
+    extra: Layout | None,
+    x: Layout,
+) -> Prepared:
+    scalars = (
+        shapes.conv_pixels, triton.cdiv(shapes.conv_pixels, tile.splits),
+        *shapes.input, *shapes.conv, *shapes.output,
+        *five_strides(grad), *five_strides(extra or grad), *five_strides(x),
+    )  # fmt: skip
+    keywords = {
+        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(grad, extra, x),
+        "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1],
+        "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "BLOCK_T": triton.next_power_of_2(geometry.taps),
+        "num_warps": tile.warps,
+    }  # fmt: skip
+    return Prepared((triton.cdiv(geometry.rows, tile.block_k), tile.splits), scalars, keywords)
 
 
 def depthwise_wgrad_tile(geometry: Geometry, num_pixels: int, grad: Tensor) -> DepthwiseTile:

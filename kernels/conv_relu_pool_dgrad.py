@@ -10,6 +10,9 @@ only every STEP-th tap, STEP = stride / gcd(stride, dilation), from a first one 
 so no tap is tested for parity inside the loop.
 """
 
+import functools
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -31,14 +34,17 @@ from kernels.device_functions import (
 )
 from kernels.geometry import Geometry, Shapes
 from kernels.launch import (
+    Layout,
+    Prepared,
     accumulator,
     channels_innermost,
     current_target,
-    dot_precision,
+    five_strides,
     launch,
+    layout_of,
     offset_type,
     operand_kind,
-    strides_of,
+    precision_of,
 )
 from kernels.tiles import DgradTile, dgrad_tile
 from kernels.window_functions import conv_gradient
@@ -148,22 +154,44 @@ def conv_relu_pool_dgrad(
     if geometry.depthwise:
         conv_relu_pool_depthwise_dgrad(grad, code, saved, weight, dx, geometry, shapes)
         return
-    num_pixels = shapes.phase_pixels(geometry)
     weight = channels_innermost(weight)
-    tile = tile or dgrad_tile(geometry, num_pixels, grad.dtype, current_target(), operand_kind(grad.dtype))
+    kind = operand_kind(grad.dtype)
+    tile = tile or dgrad_tile(geometry, shapes.phase_pixels(geometry), grad.dtype, current_target(), kind)
     extra = code if code is not None else saved
-    phases = geometry.stride_d * geometry.stride_h * geometry.stride_w
-    grid = (
-        triton.cdiv(geometry.channels, tile.block_c) * triton.cdiv(num_pixels, tile.block_p),
-        geometry.groups * phases,
-    )
-    launch(
-        conv_relu_pool_dgrad_kernel, grid,
-        grad, code if code is not None else grad, saved if saved is not None else grad, weight, dx,
-        shapes.batch, *shapes.input, *shapes.conv, *shapes.output,
-        *strides_of(grad), *strides_of(extra if extra is not None else grad), *strides_of(weight), *strides_of(dx),
-        G=geometry, ACC=accumulator(grad.dtype), PRECISION=dot_precision(grad.dtype),
-        OFFSET=offset_type(grad, extra, dx),
-        BLOCK_P=tile.block_p, BLOCK_C=tile.block_c, BLOCK_K=tile.block_k, FLAT=tile.flat,
-        num_warps=tile.warps, num_stages=tile.stages,
+    launched = _prepare(
+        geometry, shapes, grad.dtype, kind, tile, layout_of(grad), None if extra is None else layout_of(extra),
+        layout_of(weight), layout_of(dx),
     )  # fmt: skip
+    launch(
+        conv_relu_pool_dgrad_kernel, launched.grid,
+        grad, code if code is not None else grad, saved if saved is not None else grad, weight, dx,
+        *launched.scalars, **launched.keywords,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepare(
+    geometry: Geometry,
+    shapes: Shapes,
+    dtype: torch.dtype,
+    kind: str,
+    tile: DgradTile,
+    grad: Layout,
+    extra: Layout | None,
+    weight: Layout,
+    dx: Layout,
+) -> Prepared:
+    tiles_c = triton.cdiv(geometry.channels, tile.block_c)
+    tiles_p = triton.cdiv(shapes.phase_pixels(geometry), tile.block_p)
+    phases = geometry.stride_d * geometry.stride_h * geometry.stride_w
+    scalars = (
+        shapes.batch, *shapes.input, *shapes.conv, *shapes.output,
+        *five_strides(grad), *five_strides(extra or grad), *five_strides(weight), *five_strides(dx),
+    )  # fmt: skip
+    keywords = {
+        "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind),
+        "OFFSET": offset_type(grad, extra, dx),
+        "BLOCK_P": tile.block_p, "BLOCK_C": tile.block_c, "BLOCK_K": tile.block_k, "FLAT": tile.flat,
+        "num_warps": tile.warps, "num_stages": tile.stages,
+    }  # fmt: skip
+    return Prepared((tiles_c * tiles_p, geometry.groups * phases), scalars, keywords)

@@ -8,6 +8,8 @@ by element, so that all elements of a window sit in one thread's registers) and 
 sum. The activation itself never reaches memory.
 """
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -27,14 +29,17 @@ from kernels.device_functions import (
 )
 from kernels.geometry import Geometry, Shapes
 from kernels.launch import (
+    Layout,
+    Prepared,
     accumulator,
     channels_innermost,
     current_target,
-    dot_precision,
+    five_strides,
     launch,
+    layout_of,
     offset_type,
     operand_kind,
-    strides_of,
+    precision_of,
 )
 from kernels.memory_format import empty_in_format, is_channels_last
 from kernels.runtime import device_function
@@ -202,27 +207,52 @@ def conv_relu_pool_forward(
     x (N, C, *spatial) and weight (K, C/groups, *kernel) in any strides. `code` is what `Geometry` says backward needs:
     winner codes shaped as y, or packed bits (N, groups * ceil(K/groups / 8), *conv).
     """
-    num_outputs = y.numel() // (geometry.filters * geometry.groups)
-    if num_outputs == 0:
+    if shapes.num_outputs == 0:
         return
     if geometry.depthwise:
         conv_relu_pool_depthwise_forward(x, weight, bias, y, code, winner, geometry, shapes)
         return
     weight = channels_innermost(weight)
-    tile = tile or forward_tile(geometry, num_outputs, x.dtype, current_target(), operand_kind(x.dtype))
+    kind = operand_kind(x.dtype)
+    tile = tile or forward_tile(geometry, shapes.num_outputs, x.dtype, current_target(), kind)
     saved = code if code is not None else winner
-    grid = (triton.cdiv(geometry.filters, tile.block_k) * triton.cdiv(num_outputs, tile.block_p), geometry.groups)
+    launched = _prepare(
+        geometry, shapes, x.dtype, kind, tile, bias is not None, layout_of(x), layout_of(weight), layout_of(y),
+        None if saved is None else layout_of(saved),
+    )  # fmt: skip
     launch(
-        conv_relu_pool_forward_kernel, grid,
+        conv_relu_pool_forward_kernel, launched.grid,
         x, weight, bias if bias is not None else x, y,
         code if code is not None else y, winner if winner is not None else y,
-        num_outputs, *shapes.input, *shapes.conv, *shapes.output,
-        *strides_of(x), *strides_of(weight), *strides_of(y), *strides_of(saved if saved is not None else y),
-        G=geometry, ACC=accumulator(x.dtype), PRECISION=dot_precision(x.dtype),
-        OFFSET=offset_type(x, y, saved), HAS_BIAS=bias is not None, SAVE=saved is not None,
-        BLOCK_K=tile.block_k, BLOCK_P=tile.block_p, BLOCK_C=tile.block_c, JOINT=tile.joint, FLAT=tile.flat,
-        num_warps=tile.warps, num_stages=tile.stages,
+        *launched.scalars, **launched.keywords,
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepare(
+    geometry: Geometry,
+    shapes: Shapes,
+    dtype: torch.dtype,
+    kind: str,
+    tile: ForwardTile,
+    has_bias: bool,
+    x: Layout,
+    weight: Layout,
+    y: Layout,
+    saved: Layout | None,
+) -> Prepared:
+    tiles_k, tiles_p = triton.cdiv(geometry.filters, tile.block_k), triton.cdiv(shapes.num_outputs, tile.block_p)
+    scalars = (
+        shapes.num_outputs, *shapes.input, *shapes.conv, *shapes.output,
+        *five_strides(x), *five_strides(weight), *five_strides(y), *five_strides(saved or y),
+    )  # fmt: skip
+    keywords = {
+        "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind), "OFFSET": offset_type(x, y, saved),
+        "HAS_BIAS": has_bias, "SAVE": saved is not None,
+        "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "BLOCK_C": tile.block_c, "JOINT": tile.joint,
+        "FLAT": tile.flat, "num_warps": tile.warps, "num_stages": tile.stages,
+    }  # fmt: skip
+    return Prepared((tiles_k * tiles_p, geometry.groups), scalars, keywords)
 
 
 def empty_saved(y: Tensor, geometry: Geometry, shapes: Shapes) -> tuple[Tensor | None, Tensor | None]:

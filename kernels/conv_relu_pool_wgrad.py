@@ -9,6 +9,8 @@ into its own float32 slice of a workspace; a second kernel adds the slices in or
 the bit. The bias gradient is one more workspace column, summed by the programs of the first column tile.
 """
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -29,14 +31,17 @@ from kernels.device_functions import (
 )
 from kernels.geometry import Geometry, Shapes
 from kernels.launch import (
+    Layout,
+    Prepared,
     accumulator,
     current_target,
-    dot_precision,
+    five_strides,
     launch,
+    layout_of,
     offset_type,
     operand_kind,
+    precision_of,
     programs_in_flight,
-    strides_of,
 )
 from kernels.runtime import INTERPRETED
 from kernels.tiles import WgradTile, wgrad_tile
@@ -167,28 +172,36 @@ def conv_relu_pool_wgrad(
             if gradient is not None:
                 gradient.zero_()
         return
-    needs = {"NEEDS_WEIGHT": dweight is not None, "NEEDS_BIAS": dbias is not None}
+    extra = code if code is not None else saved
+    kind = operand_kind(grad.dtype)
     columns = geometry.taps * geometry.channels if dweight is not None else 0
     row = columns + int(dbias is not None)
+    needs = (dweight is not None, dbias is not None)
     if geometry.depthwise:
         depthwise = depthwise_wgrad_tile(geometry, shapes.conv_pixels, grad)
-        workspace = _workspace(grad, depthwise.splits * filters * row)
-        conv_relu_pool_depthwise_wgrad(grad, code, saved, x, workspace, needs, geometry, shapes, depthwise)
         splits = depthwise.splits
+        workspace = _workspace(grad, splits * filters * row)
+        conv_relu_pool_depthwise_wgrad(grad, code, saved, x, workspace, needs, geometry, shapes, depthwise)
     else:
         tile = tile or wgrad_tile(
-            geometry, shapes.conv_pixels, grad.dtype, current_target(), operand_kind(grad.dtype),
-            programs_in_flight(grad.device),
-        )  # fmt: skip
-        workspace = _workspace(grad, tile.splits * filters * row)
-        _launch_dense(grad, code, saved, x, workspace, columns, needs, geometry, shapes, tile)
+            geometry, shapes.conv_pixels, grad.dtype, current_target(), kind, programs_in_flight(grad.device)
+        )
         splits = tile.splits
-    block = min(triton.next_power_of_2(filters * row), 2**16) if INTERPRETED else _REDUCE_BLOCK
+        workspace = _workspace(grad, splits * filters * row)
+        launched = _prepare(
+            geometry, shapes, grad.dtype, kind, tile, needs, layout_of(grad),
+            None if extra is None else layout_of(extra), layout_of(x),
+        )  # fmt: skip
+        launch(
+            conv_relu_pool_wgrad_kernel, launched.grid,
+            grad, code if code is not None else grad, saved if saved is not None else grad, x, workspace,
+            *launched.scalars, **launched.keywords,
+        )  # fmt: skip
+    launched = _prepare_reduce(geometry, filters * row, splits, needs, None if dweight is None else layout_of(dweight))
     launch(
-        conv_relu_pool_wgrad_reduce_kernel, (triton.cdiv(filters * row, block),),
+        conv_relu_pool_wgrad_reduce_kernel, launched.grid,
         workspace, dweight if dweight is not None else workspace, dbias if dbias is not None else workspace,
-        filters * row, splits, *(strides_of(dweight) if dweight is not None else (0,) * 5),
-        G=geometry, **needs, BLOCK=block,
+        *launched.scalars, **launched.keywords,
     )  # fmt: skip
 
 
@@ -198,28 +211,39 @@ def _workspace(grad: Tensor, elements: int) -> Tensor:
     return torch.empty(elements, dtype=dtype, device=grad.device)
 
 
-def _launch_dense(
-    grad: Tensor,
-    code: Tensor | None,
-    saved: Tensor | None,
-    x: Tensor,
-    workspace: Tensor,
-    columns: int,
-    needs: dict[str, bool],
+@functools.lru_cache(maxsize=4096)
+def _prepare(
     geometry: Geometry,
     shapes: Shapes,
+    dtype: torch.dtype,
+    kind: str,
     tile: WgradTile,
-) -> None:
-    extra = code if code is not None else saved
+    needs: tuple[bool, bool],
+    grad: Layout,
+    extra: Layout | None,
+    x: Layout,
+) -> Prepared:
+    columns = geometry.taps * geometry.channels if needs[0] else 0
     tiles = triton.cdiv(geometry.filters, tile.block_k) * max(triton.cdiv(columns, tile.block_n), 1)
-    launch(
-        conv_relu_pool_wgrad_kernel, (tiles, tile.splits, geometry.groups),
-        grad, code if code is not None else grad, saved if saved is not None else grad, x, workspace,
+    scalars = (
         shapes.conv_pixels, triton.cdiv(shapes.conv_pixels, tile.splits),
         *shapes.input, *shapes.conv, *shapes.output,
-        *strides_of(grad), *strides_of(extra if extra is not None else grad), *strides_of(x),
-        G=geometry, ACC=accumulator(grad.dtype), PRECISION=dot_precision(grad.dtype),
-        OFFSET=offset_type(grad, extra, x), **needs,
-        BLOCK_K=tile.block_k, BLOCK_N=tile.block_n, BLOCK_P=tile.block_p,
-        num_warps=tile.warps, num_stages=tile.stages,
+        *five_strides(grad), *five_strides(extra or grad), *five_strides(x),
     )  # fmt: skip
+    keywords = {
+        "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind),
+        "OFFSET": offset_type(grad, extra, x), "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1],
+        "BLOCK_K": tile.block_k, "BLOCK_N": tile.block_n, "BLOCK_P": tile.block_p,
+        "num_warps": tile.warps, "num_stages": tile.stages,
+    }  # fmt: skip
+    return Prepared((tiles, tile.splits, geometry.groups), scalars, keywords)
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepare_reduce(
+    geometry: Geometry, elements: int, splits: int, needs: tuple[bool, bool], dweight: Layout | None
+) -> Prepared:
+    block = min(triton.next_power_of_2(elements), 2**16) if INTERPRETED else _REDUCE_BLOCK
+    strides = five_strides(dweight) if dweight is not None else (0,) * 5
+    keywords = {"G": geometry, "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1], "BLOCK": block}
+    return Prepared((triton.cdiv(elements, block),), (elements, splits, *strides), keywords)

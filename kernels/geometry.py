@@ -144,6 +144,14 @@ class Geometry:
         """Whether backward needs the pre-activation of each output's winner."""
         return self.smooth and self.pool != "avg"
 
+    def __hash__(self) -> int:
+        # A key of several caches on every launch: hashed once, not field by field each time.
+        known = self.__dict__.get("_hash")
+        if known is None:
+            known = hash(tuple(getattr(self, f.name) for f in fields(self)))
+            object.__setattr__(self, "_hash", known)
+        return known
+
     def __repr__(self) -> str:
         # Short and free of quotes: Triton puts it into cache keys.
         return "Geometry_" + "_".join(str(getattr(self, f.name)) for f in fields(self))
@@ -157,6 +165,11 @@ class Shapes:
     input: Triple
     conv: Triple
     output: Triple
+
+    @property
+    def num_outputs(self) -> int:
+        """N * pooled pixels."""
+        return self.batch * self.output[0] * self.output[1] * self.output[2]
 
     @property
     def conv_pixels(self) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from kernels.runtime import INTERPRETED
 
 Launch = Callable[..., None]
+Layout = tuple[torch.Size, tuple[int, ...]]
 
 if INTERPRETED:
     # The interpreter does every int32 sum and product a second time in int64 to report overflow, at half of a small
@@ -75,6 +76,11 @@ def dot_precision(dtype: torch.dtype) -> str:
     return "tf32" if allowed == "tf32" else "ieee"
 
 
+def precision_of(kind: str) -> str:
+    """Triton's `input_precision` for products of this operand kind."""
+    return "tf32" if kind == "tf32" else "ieee"
+
+
 def operand_kind(dtype: torch.dtype) -> str:
     """What the tiles call products of this dtype: `"half"`, `"tf32"`, or `"ieee"` (no tensor cores)."""
     return "half" if dtype.itemsize == 2 else dot_precision(dtype)
@@ -97,18 +103,32 @@ def channels_innermost(weight: Tensor) -> Tensor:
     return weight.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-def offset_type(*tensors: Tensor | None) -> tl.dtype:
+def offset_type(*layouts: Layout | None) -> tl.dtype:
     """int32 while every element offset of every tensor, with a tile's overhang, fits; int64 from 2^31 on."""
-    for tensor in tensors:
-        if tensor is not None and _span(tensor) >= 2**31 - 2**22:
-            return tl.int64
+    if any(layout is not None and _span(*layout) >= 2**31 - 2**22 for layout in layouts):
+        return tl.int64
     return tl.int32
 
 
-def _span(tensor: Tensor) -> int:
-    return 1 + sum((size - 1) * abs(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size)
+def _span(size: torch.Size, strides: tuple[int, ...]) -> int:
+    return 1 + sum((n - 1) * abs(stride) for n, stride in zip(size, strides, strict=True) if n)
 
 
+def layout_of(tensor: Tensor) -> Layout:
+    """Size and strides: all that a launch needs to know of a tensor besides its dtype and device."""
+    return tensor.shape, tensor.stride()
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Everything of a launch but its tensors: worked out once per layer and layouts, then looked up."""
+
+    grid: tuple[int, ...]
+    scalars: tuple[int, ...]
+    keywords: dict[str, Any]
+
+
+@functools.cache
 def programs_in_flight(device: torch.device) -> int:
     """How many programs of a kernel keep the device busy: four per multiprocessor; 1 where there is no GPU."""
     if device.type != "cuda":
@@ -116,8 +136,8 @@ def programs_in_flight(device: torch.device) -> int:
     return 4 * torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def strides_of(tensor: Tensor) -> tuple[int, int, int, int, int]:
+def five_strides(layout: Layout) -> tuple[int, int, int, int, int]:
     """Element strides of the first two dimensions, then of depth, height and width, 0 for those it lacks."""
-    first, second, *spatial = tensor.stride()
+    first, second, *spatial = layout[1]
     depth, height, width = (0,) * (3 - len(spatial)) + tuple(spatial)
     return first, second, depth, height, width

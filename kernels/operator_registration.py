@@ -1,13 +1,17 @@
 """The registered operators `tidepool::conv_relu_pool*`: real, fake, autograd and autocast implementations.
 
     conv_relu_pool          what users call; saves nothing
-    conv_relu_pool_forward  the same, with what backward needs
+    conv_relu_pool_forward  the same, with what backward needs: (y, codes or bits, winners), empty where there is none
     conv_relu_pool_dgrad    gradient with respect to x
     conv_relu_pool_wgrad    gradients with respect to weight and bias
 
 They are defined through the low-level `torch.library.Library` with an `autograd.Function` at the Autograd key: half the
-host time of `torch.library.custom_op`. Every operator takes a layer's settings spelled out, one number per dimension
-(`arguments.Layer` is the same list with names).
+host time of `torch.library.custom_op`. A layer's settings travel as one string, `arguments.Layer.text()`: a dispatch
+costs by the argument, and unlike a number into a table a string means the same in another process (compiled graphs are
+cached on disk).
+
+On plain tensors outside every mode and transform, `call` and backward skip the dispatcher, which would find nothing to
+do on the way to the same functions.
 """
 
 import functools
@@ -20,7 +24,15 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
-from kernels.arguments import ArgumentError, Layer, build_geometry, check_channels, check_tensors, spatial_sizes
+from kernels.arguments import (
+    ArgumentError,
+    Layer,
+    build_geometry,
+    check_channels,
+    check_tensors,
+    layer_from_text,
+    spatial_sizes,
+)
 from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
 from kernels.conv_relu_pool_forward import conv_relu_pool_forward, empty_saved
 from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
@@ -28,38 +40,34 @@ from kernels.geometry import Geometry, Shapes
 from kernels.memory_format import empty_in_format, output_format
 from kernels.runtime import INTERPRETED
 
-_LAYER = (
-    "int[] stride, int[] padding, int[] dilation, int groups, str activation, str pool, int[] window, "
-    "int[] pool_stride, int[] pool_padding, int[] pool_dilation, bool ceil_mode, bool count_include_pad"
-)
 _LIBRARY = torch.library.Library("tidepool", "DEF")
-_LIBRARY.define(f"conv_relu_pool(Tensor x, Tensor weight, Tensor? bias, {_LAYER}) -> Tensor")
-_LIBRARY.define(f"conv_relu_pool_forward(Tensor x, Tensor weight, Tensor? bias, {_LAYER}) -> (Tensor, Tensor, Tensor)")
+_LIBRARY.define("conv_relu_pool(Tensor x, Tensor weight, Tensor? bias, str layer) -> Tensor")
+_LIBRARY.define("conv_relu_pool_forward(Tensor x, Tensor weight, Tensor? bias, str layer) -> (Tensor, Tensor, Tensor)")
 _LIBRARY.define(
     "conv_relu_pool_dgrad(Tensor grad, Tensor code, Tensor saved, Tensor weight, SymInt[] x_size, bool channels_last, "
-    f"{_LAYER}) -> Tensor"
+    "str layer) -> Tensor"
 )
 _LIBRARY.define(
     "conv_relu_pool_wgrad(Tensor grad, Tensor code, Tensor saved, Tensor x, Tensor weight, bool needs_weight, "
-    f"bool needs_bias, {_LAYER}) -> (Tensor, Tensor)"
+    "bool needs_bias, str layer) -> (Tensor, Tensor)"
 )
 ops = torch.ops.tidepool
 
 
 @functools.lru_cache(maxsize=4096)
-def _geometry(x_size: torch.Size, weight_size: torch.Size, settings: tuple[Any, ...]) -> tuple[Geometry, Shapes]:
-    """Geometry of a call, worked out once per shape and settings (settings: `_hashable` ones)."""
-    return build_geometry(x_size, weight_size, Layer(*settings))
+def _geometry(x_size: torch.Size, weight_size: torch.Size, layer: str) -> tuple[Geometry, Shapes]:
+    """Geometry of a call, worked out once per shape and settings."""
+    return build_geometry(x_size, weight_size, layer_from_text(layer))
 
 
-def _hashable(settings: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(tuple(s) if isinstance(s, (list, tuple)) else s for s in settings)
+# --- Real implementations --------------------------------------------------------------------------------------------
 
 
 def _check_device(x: Tensor) -> None:
-    if INTERPRETED and x.device.type != "cpu":
-        raise ArgumentError(f"backend='triton' is interpreted here and takes CPU tensors, but x is on {x.device}")
-    if not INTERPRETED and not x.is_cuda:
+    if INTERPRETED:
+        if x.device.type != "cpu":
+            raise ArgumentError(f"backend='triton' is interpreted here and takes CPU tensors, but x is on {x.device}")
+    elif not x.is_cuda:
         raise ArgumentError(
             f"backend='triton' takes CUDA tensors, but x is on {x.device}: move it, or set TRITON_INTERPRET=1 before "
             "importing kernels to run the kernels in the interpreter"
@@ -71,40 +79,74 @@ def _given(tensor: Tensor) -> Tensor | None:
     return tensor if tensor.dim() > 1 else None
 
 
-def _empty_results(x: Tensor, weight: Tensor, geometry: Geometry, shapes: Shapes) -> Tensor:
-    size = (shapes.batch, weight.shape[0], *shapes.output[3 - geometry.rank :])
-    return empty_in_format(size, x, output_format(x, weight))
-
-
-def _infer(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
-    _check_device(x)
-    geometry, shapes = _geometry(x.shape, weight.shape, _hashable(settings))
-    y = _empty_results(x, weight, geometry, shapes)
-    conv_relu_pool_forward(x, weight, bias, y, None, None, geometry, shapes)
-    return y
-
-
-def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    _check_device(x)
-    geometry, shapes = _geometry(x.shape, weight.shape, _hashable(settings))
-    y = _empty_results(x, weight, geometry, shapes)
-    code, winner = empty_saved(y, geometry, shapes)
-    conv_relu_pool_forward(x, weight, bias, y, code, winner, geometry, shapes)
-    return y, _or_nothing(code, x), _or_nothing(winner, x)
-
-
 def _or_nothing(tensor: Tensor | None, like: Tensor) -> Tensor:
     return like.new_empty(0) if tensor is None else tensor
 
 
+def _empty_result(x: Tensor, weight: Tensor, geometry: Geometry, shapes: Shapes) -> Tensor:
+    size = (shapes.batch, weight.shape[0], *shapes.output[3 - geometry.rank :])
+    return empty_in_format(size, x, output_format(x, weight))
+
+
+def _infer(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+    _check_device(x)
+    geometry, shapes = _geometry(x.shape, weight.shape, layer)
+    y = _empty_result(x, weight, geometry, shapes)
+    conv_relu_pool_forward(x, weight, bias, y, None, None, geometry, shapes)
+    return y
+
+
+def _save(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    _check_device(x)
+    geometry, shapes = _geometry(x.shape, weight.shape, layer)
+    y = _empty_result(x, weight, geometry, shapes)
+    code, winner = empty_saved(y, geometry, shapes)
+    conv_relu_pool_forward(x, weight, bias, y, code, winner, geometry, shapes)
+    return y, code, winner
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> tuple[Tensor, Tensor, Tensor]:
+    y, code, winner = _save(x, weight, bias, layer)
+    return y, _or_nothing(code, x), _or_nothing(winner, x)
+
+
+def _input_gradient(
+    grad: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    weight: Tensor,
+    x_size: torch.Size,
+    channels_last: bool,
+    layer: str,
+) -> Tensor:
+    geometry, shapes = _geometry(x_size, weight.shape, layer)
+    dx = empty_in_format(x_size, grad, channels_last)
+    conv_relu_pool_dgrad(grad, code, saved, weight, dx, geometry, shapes)
+    return dx
+
+
+def _weight_gradient(
+    grad: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    needs_weight: bool,
+    needs_bias: bool,
+    layer: str,
+) -> tuple[Tensor | None, Tensor | None]:
+    geometry, shapes = _geometry(x.shape, weight.shape, layer)
+    dweight = torch.empty_like(weight) if needs_weight else None
+    dbias = grad.new_empty(weight.shape[0]) if needs_bias else None
+    conv_relu_pool_wgrad(grad, code, saved, x, dweight, dbias, geometry, shapes)
+    return dweight, dbias
+
+
 def _dgrad(
-    grad: Tensor, code: Tensor, saved: Tensor, weight: Tensor, x_size: list[int], channels_last: bool, *settings: Any
+    grad: Tensor, code: Tensor, saved: Tensor, weight: Tensor, x_size: list[int], channels_last: bool, layer: str
 ) -> Tensor:
     _check_device(grad)
-    geometry, shapes = _geometry(torch.Size(x_size), weight.shape, _hashable(settings))
-    dx = empty_in_format(tuple(x_size), grad, channels_last)
-    conv_relu_pool_dgrad(grad, _given(code), _given(saved), weight, dx, geometry, shapes)
-    return dx
+    return _input_gradient(grad, _given(code), _given(saved), weight, torch.Size(x_size), channels_last, layer)
 
 
 def _wgrad(
@@ -115,33 +157,33 @@ def _wgrad(
     weight: Tensor,
     needs_weight: bool,
     needs_bias: bool,
-    *settings: Any,
+    layer: str,
 ) -> tuple[Tensor, Tensor]:
     _check_device(grad)
-    geometry, shapes = _geometry(x.shape, weight.shape, _hashable(settings))
-    dweight = torch.empty_like(weight) if needs_weight else None
-    dbias = grad.new_empty(weight.shape[0]) if needs_bias else None
-    conv_relu_pool_wgrad(grad, _given(code), _given(saved), x, dweight, dbias, geometry, shapes)
+    dweight, dbias = _weight_gradient(grad, _given(code), _given(saved), x, weight, needs_weight, needs_bias, layer)
     return _or_nothing(dweight, grad), _or_nothing(dbias, grad)
 
 
-def _fake_infer(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
-    layer = Layer(*settings)
+# --- Fake implementations: shapes, dtypes and formats, sizes possibly symbolic ---------------------------------------
+
+
+def _fake_infer(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+    settings = layer_from_text(layer)
     check_tensors(x, weight, bias)
-    check_channels(x, weight, bias, layer.groups)
-    _, output = spatial_sizes(tuple(x.shape[2:]), tuple(weight.shape[2:]), layer)
+    check_channels(x, weight, bias, settings.groups)
+    _, output = spatial_sizes(tuple(x.shape[2:]), tuple(weight.shape[2:]), settings)
     return empty_in_format((x.shape[0], weight.shape[0], *output), x, output_format(x, weight))
 
 
-def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    y = _fake_infer(x, weight, bias, *settings)
-    geometry, shapes = build_geometry(x.shape, weight.shape, Layer(*settings))
+def _fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> tuple[Tensor, Tensor, Tensor]:
+    y = _fake_infer(x, weight, bias, layer)
+    geometry, shapes = build_geometry(x.shape, weight.shape, layer_from_text(layer))
     code, winner = empty_saved(y, geometry, shapes)
     return y, _or_nothing(code, x), _or_nothing(winner, x)
 
 
 def _fake_dgrad(
-    grad: Tensor, code: Tensor, saved: Tensor, weight: Tensor, x_size: list[int], channels_last: bool, *settings: Any
+    grad: Tensor, code: Tensor, saved: Tensor, weight: Tensor, x_size: list[int], channels_last: bool, layer: str
 ) -> Tensor:
     return empty_in_format(tuple(x_size), grad, channels_last)
 
@@ -154,11 +196,14 @@ def _fake_wgrad(
     weight: Tensor,
     needs_weight: bool,
     needs_bias: bool,
-    *settings: Any,
+    layer: str,
 ) -> tuple[Tensor, Tensor]:
     dweight = torch.empty_like(weight) if needs_weight else None
     dbias = grad.new_empty(weight.shape[0]) if needs_bias else None
     return _or_nothing(dweight, grad), _or_nothing(dbias, grad)
+
+
+# --- Autograd --------------------------------------------------------------------------------------------------------
 
 
 def _refuse_forward_mode(*tensors: Tensor | None) -> None:
@@ -204,53 +249,55 @@ class _ConvReLUPool(_SingleLevelFunction):
     """Saves x, weight and what `Geometry` says of the outputs; computes the gradients of what requires one."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return ops.conv_relu_pool_forward(x, weight, bias, *settings)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        x, weight, bias, *settings = inputs
-        _, code, winner = output
-        ctx.mark_non_differentiable(code, winner)
-        ctx.set_materialize_grads(False)
-        ctx.smooth_average = settings[5] == "avg" and settings[4] in ("silu", "gelu")
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, direct: bool) -> Tensor:
+        code: Tensor | None
+        winner: Tensor | None
+        if direct:
+            y, code, winner = _save(x, weight, bias, layer)
+        else:
+            y, code, winner = ops.conv_relu_pool_forward(x, weight, bias, layer)
+        settings = layer_from_text(layer)
+        ctx.smooth_average = settings.pool == "avg" and settings.activation in ("silu", "gelu")
         x_needed = ctx.needs_input_grad[1] or ctx.smooth_average
         ctx.save_for_backward(x if x_needed else None, weight, bias if ctx.smooth_average else None, code, winner)
-        ctx.x_size, ctx.channels_last, ctx.settings = x.shape, output_format(x), settings
+        ctx.set_materialize_grads(False)
+        ctx.x_size, ctx.layer, ctx.direct = x.shape, layer, direct
+        ctx.channels_last = ctx.needs_input_grad[0] and output_format(x)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> Any:
-        settings = ctx.settings
-        nothing = (None,) * len(settings)
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
         if grad is None:
-            return None, None, None, *nothing
+            return None, None, None, None, None
         x, weight, bias, code, saved = ctx.saved_tensors
-        dx = dweight = dbias = None
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         if ctx.smooth_average:
             # The convolution once more, without activation and pool: cheaper to redo than to keep.
-            saved = ops.conv_relu_pool(x, weight, bias, *_without_activation_and_pool(settings))
+            saved = call(x, weight, bias, _without_activation_and_pool(ctx.layer))
+        # Without dweight x is only looked at for its size.
+        like = x if x is not None or not needs_bias else grad.new_empty(1).expand(ctx.x_size)
+        dx = dweight = dbias = None
+        if ctx.direct and not torch.is_grad_enabled() and _is_direct(grad):
+            if needs_x:
+                dx = _input_gradient(grad, code, saved, weight, ctx.x_size, ctx.channels_last, ctx.layer)
+            if needs_weight or needs_bias:
+                dweight, dbias = _weight_gradient(grad, code, saved, like, weight, needs_weight, needs_bias, ctx.layer)
+            return dx, dweight, dbias, None, None
+        code, saved = _or_nothing(code, grad), _or_nothing(saved, grad)
         if needs_x:
-            dx = ops.conv_relu_pool_dgrad(grad, code, saved, weight, ctx.x_size, ctx.channels_last, *settings)
+            dx = ops.conv_relu_pool_dgrad(grad, code, saved, weight, ctx.x_size, ctx.channels_last, ctx.layer)
         if needs_weight or needs_bias:
-            # Without dweight x is only looked at for its size.
-            like = x if x is not None else grad.new_empty(1).expand(ctx.x_size)
-            dweight, dbias = ops.conv_relu_pool_wgrad(
-                grad, code, saved, like, weight, needs_weight, needs_bias, *settings
-            )
-        return dx, dweight if needs_weight else None, dbias if needs_bias else None, *nothing
+            wanted = (needs_weight, needs_bias)
+            dweight, dbias = ops.conv_relu_pool_wgrad(grad, code, saved, like, weight, *wanted, ctx.layer)
+        return dx, dweight if needs_weight else None, dbias if needs_bias else None, None, None
 
 
-class _FirstDerivative(_SingleLevelFunction):
-    """A gradient operator's result, recorded so that differentiating it once more is answered, not silently wrong."""
+class _NotDifferentiable(_SingleLevelFunction):
+    """An internal operator's results, recorded so that differentiating them is answered, not silently wrong."""
 
     @staticmethod
-    def forward(operator: Any, *arguments: Any) -> Any:
+    def forward(ctx: Any, operator: Any, *arguments: Any) -> Any:
         return operator(*arguments)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        pass
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -259,34 +306,33 @@ class _FirstDerivative(_SingleLevelFunction):
         )
 
 
-def _without_activation_and_pool(settings: tuple[Any, ...]) -> tuple[Any, ...]:
-    rank = len(settings[0])
-    ones, zeros = [1] * rank, [0] * rank
-    return *settings[:4], "none", "none", ones, ones, zeros, ones, False, True
+@functools.cache
+def _without_activation_and_pool(layer: str) -> str:
+    settings = layer_from_text(layer)
+    rank = len(settings.stride)
+    ones, zeros = (1,) * rank, (0,) * rank
+    convolution = (settings.stride, settings.padding, settings.dilation, settings.groups)
+    return Layer(*convolution, "none", "none", ones, ones, zeros, ones, False, True).text()
 
 
-def _autograd(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+def _autograd(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
     if _is_differentiated(x, weight, bias):
-        return _apply(_ConvReLUPool, x, weight, bias, *settings)[0]
+        return _apply(_ConvReLUPool, x, weight, bias, layer, False)
     with torch._C._AutoDispatchBelowAutograd():
-        return ops.conv_relu_pool(x, weight, bias, *settings)
+        return ops.conv_relu_pool(x, weight, bias, layer)
 
 
-def _autograd_forward(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    if _is_differentiated(x, weight, bias):
-        return _apply(_ConvReLUPool, x, weight, bias, *settings)
-    with torch._C._AutoDispatchBelowAutograd():
-        return ops.conv_relu_pool_forward(x, weight, bias, *settings)
-
-
-def _autograd_gradient(operator: Any) -> Any:
+def _autograd_internal(operator: Any) -> Any:
     def autograd(*arguments: Any) -> Any:
         if _is_differentiated(*(a for a in arguments if isinstance(a, Tensor))):
-            return _apply(_FirstDerivative, operator, *arguments)
+            return _apply(_NotDifferentiable, operator, *arguments)
         with torch._C._AutoDispatchBelowAutograd():
             return operator(*arguments)
 
     return autograd
+
+
+# --- Autocast, and the way around the dispatcher ---------------------------------------------------------------------
 
 
 def _autocast(device_type: str) -> Any:
@@ -295,12 +341,50 @@ def _autocast(device_type: str) -> Any:
             return tensor
         return tensor.to(dtype)
 
-    def autocast(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+    def autocast(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
         dtype = torch.get_autocast_dtype(device_type)
         with torch.autocast(device_type, enabled=False):
-            return ops.conv_relu_pool(cast(x, dtype), cast(weight, dtype), cast(bias, dtype), *settings)
+            return ops.conv_relu_pool(cast(x, dtype), cast(weight, dtype), cast(bias, dtype), layer)
 
     return autocast
+
+
+def _keys(tensor: Tensor) -> int:
+    return torch._C._dispatch_keys(tensor).raw_repr()
+
+
+def _plain_keys() -> set[int]:
+    if INTERPRETED:
+        return {_keys(torch.empty(0))}
+    return {_keys(torch.empty(0, device="cuda"))} if torch.cuda.is_available() else set()
+
+
+_PLAIN_KEYS = _plain_keys()
+"""Dispatch keys of an ordinary tensor where the kernels run: no subclass, wrapper, lazy conjugate or other layout."""
+
+
+def _is_direct(*tensors: Tensor) -> bool:
+    """Whether the dispatcher would only pass these tensors on to the kernels: no mode, transform or trace is on."""
+    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
+        return False
+    if forward_ad._current_level >= 0 or torch._C._get_tracing_state() is not None:
+        return False
+    return all([_keys(t) in _PLAIN_KEYS for t in tensors])  # a list: this runs at every call, and is half as dear
+
+
+def call(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+    """`tidepool::conv_relu_pool`, directly where nothing stands between."""
+    if (
+        torch.compiler.is_compiling()
+        or torch.is_autocast_enabled(x.device.type)
+        or not _is_direct(*((x, weight) if bias is None else (x, weight, bias)))
+    ):
+        return ops.conv_relu_pool(x, weight, bias, layer)
+    if torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        return _apply(_ConvReLUPool, x, weight, bias, layer, True)
+    return _infer(x, weight, bias, layer)
 
 
 for _name, _real, _fake in (
@@ -312,9 +396,8 @@ for _name, _real, _fake in (
     _LIBRARY.impl(_name, _real, "CPU")
     _LIBRARY.impl(_name, _real, "CUDA")
     torch.library.register_fake(f"tidepool::{_name}", _fake, lib=_LIBRARY)
+    if _name != "conv_relu_pool":
+        _LIBRARY.impl(_name, _autograd_internal(getattr(ops, _name).default), "Autograd")
 _LIBRARY.impl("conv_relu_pool", _autograd, "Autograd")
-_LIBRARY.impl("conv_relu_pool_forward", _autograd_forward, "Autograd")
-_LIBRARY.impl("conv_relu_pool_dgrad", _autograd_gradient(ops.conv_relu_pool_dgrad.default), "Autograd")
-_LIBRARY.impl("conv_relu_pool_wgrad", _autograd_gradient(ops.conv_relu_pool_wgrad.default), "Autograd")
 _LIBRARY.impl("conv_relu_pool", _autocast("cpu"), "AutocastCPU")
 _LIBRARY.impl("conv_relu_pool", _autocast("cuda"), "AutocastCUDA")

@@ -4,6 +4,7 @@ On a GPU a tile is one of the SHIPPED lists below, every one of which `compile_c
 declared for. In the interpreter, where a call costs the same whatever its size, tiles are as large as is worth while.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -151,6 +152,7 @@ def _heavy_gradient(geometry: Geometry) -> bool:
     return geometry.windows_per_pixel > 1 or geometry.smooth or geometry.rank == 3
 
 
+@functools.lru_cache(maxsize=4096)
 def forward_tile(geometry: Geometry, num_outputs: int, dtype: torch.dtype, target: str, operands: str) -> ForwardTile:
     """The tile forward runs with; num_outputs = N * pooled pixels."""
     joint = joint_elements(geometry)
@@ -168,6 +170,7 @@ def forward_tile(geometry: Geometry, num_outputs: int, dtype: torch.dtype, targe
     return ForwardTile(chosen.rows, chosen.columns // joint, step, joint, flat, chosen.warps, chosen.stages)
 
 
+@functools.lru_cache(maxsize=4096)
 def dgrad_tile(geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: str, operands: str) -> DgradTile:
     """The tile the input gradient runs with; num_pixels = N * input pixels of one stride phase."""
     reduction = geometry.taps * geometry.filters
@@ -180,6 +183,7 @@ def dgrad_tile(geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: 
     return DgradTile(chosen.rows, chosen.columns, chosen.step, flat, chosen.warps, chosen.stages)
 
 
+@functools.lru_cache(maxsize=4096)
 def wgrad_tile(
     geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: str, operands: str, programs_wanted: int
 ) -> WgradTile:
@@ -205,6 +209,7 @@ DEPTHWISE_CHANNELS = (16, 32)
 DEPTHWISE_PIXELS = 32
 
 
+@functools.lru_cache(maxsize=4096)
 def depthwise_tile(geometry: Geometry, channels: int, num_pixels: int, programs_wanted: int = 1) -> DepthwiseTile:
     """The tile a depthwise kernel runs with over `channels` channels and num_pixels = N * pixels of what it writes.
 
