@@ -1,0 +1,160 @@
+"""Plants one mutation at a time in a copy of the tree and finds the first test that notices.
+
+A child process runs the fast detector on the copy, and where that passes all of `tests/kernels` but the long modules in
+`LONG`. The tree itself is never written to: it is copied once, and every mutation gets a copy of that copy, so a run
+is of one state of the code whatever is edited meanwhile. Faults are planted under Triton's interpreter, GPU or not.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.mutation import Mutation
+from tests.faults.recorder import RECORD
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("kernels", "tests/__init__.py", "tests/kernels", "tests/faults", "pyproject.toml")
+"""What the tests of the kernels need."""
+DETECTOR = "tests/faults/test_detector.py"
+LONG = ("test_compile_check.py", "test_op_db.py", "test_random_geometry.py", "test_error_rule.py")
+"""Modules of tests/kernels left out: minutes each, or (the last) about no kernel."""
+DETECTOR_LIMIT_S, WHOLE_LIMIT_S = 300, 1800
+
+
+class HarnessError(RuntimeError):
+    """The harness could not judge: the tree fails its tests unchanged, or a mutated copy could not be collected."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one mutation: the first test that failed and the exception it saw, or neither if it survived."""
+
+    mutation: Mutation
+    caught_by: str
+    failure: str
+    seconds: float
+
+    @property
+    def caught(self) -> bool:
+        """Whether a test failed."""
+        return bool(self.caught_by)
+
+
+def copy_tree(destination: Path, source: Path = ROOT) -> None:
+    """Copy what `COPIED` names from `source` to `destination`, bytecode left out."""
+    for name in COPIED:
+        target = destination / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source / name, target)
+
+
+def run_tests(tree: Path, tests: Sequence[str], limit_s: float) -> tuple[str, str]:
+    """Run `tests` on the copy at `tree` up to the first failure: (its node id, exception's name), both empty if none.
+
+    A crashed or endless child counts as the failure of the test it was in. Raises HarnessError when no test started.
+    """
+    record = tree / "record.jsonl"
+    record.write_text("")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "tests.faults.recorder"]
+    environment = {
+        **os.environ,
+        RECORD: str(record),
+        "PYTHONPATH": str(tree),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TRITON_INTERPRET": "1",
+    }
+    try:
+        done = subprocess.run(
+            [*command, *tests], cwd=tree, env=environment, capture_output=True, text=True, timeout=limit_s, check=False
+        )
+        status, output = done.returncode, done.stdout + done.stderr
+    except subprocess.TimeoutExpired:
+        status, output = None, ""
+    notes = [json.loads(line) for line in record.read_text().splitlines()]
+    failed = [note for note in notes if note["event"] == "failed"]
+    started = [note for note in notes if note["event"] == "started"]
+    if status == 0:
+        return "", ""
+    if status == 1 and failed:
+        return failed[0]["test"], failed[0]["failure"]
+    if (status is None or status < 0) and started:
+        return started[-1]["test"], "no end" if status is None else f"signal {-status}"
+    last = output.strip().splitlines()[-1:] or ["no output"]
+    raise HarnessError(f"no test ran to a result (exit status {status}): {last[0]}")
+
+
+def whole_suite(tree: Path) -> list[str]:
+    """The kernel tests that judge what the detector passed."""
+    return sorted(f"tests/kernels/{p.name}" for p in (tree / "tests/kernels").glob("test_*.py") if p.name not in LONG)
+
+
+def check_unchanged(tree: Path, tests: Sequence[str], limit_s: float) -> None:
+    """Raise HarnessError unless the unmutated copy at `tree` passes."""
+    caught_by, failure = run_tests(tree, tests, limit_s)
+    if caught_by:
+        raise HarnessError(f"without any mutation {caught_by} fails ({failure}): nothing can be told")
+
+
+def plant(mutation: Mutation, tree: Path, tests: Sequence[str], limit_s: float) -> Outcome:
+    """Plant `mutation` in a copy of `tree` and run `tests` on it.
+
+    Raises MutationError when its text does not match, HarnessError when the mutated copy cannot be tested.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="planted_fault_") as folder:
+        copy = Path(folder)
+        copy_tree(copy, tree)
+        mutation.apply(copy)
+        try:
+            caught_by, failure = run_tests(copy, tests, limit_s)
+        except HarnessError as error:
+            raise HarnessError(f"mutation {mutation.name}: {error}") from error
+    return Outcome(mutation, caught_by, failure, time.monotonic() - began)
+
+
+def plant_all(mutations: Sequence[Mutation], *, whole: bool, workers: int = 2) -> Iterator[Outcome]:
+    """Yield each mutation's outcome as it comes, `workers` children at a time.
+
+    The detector judges all of them; with `whole`, the kernel tests judge what it missed. Either has to pass on the
+    unmutated tree first. Raises MutationError before anything runs when a text does not match, HarnessError as
+    `check_unchanged` and `plant` do.
+    """
+    with tempfile.TemporaryDirectory(prefix="planted_faults_") as folder:
+        tree = Path(folder)
+        copy_tree(tree)
+        for mutation in mutations:
+            mutation.find((tree / mutation.path).read_text(encoding="utf-8"))
+        missed = []
+        for outcome in _judge(mutations, tree, [DETECTOR], DETECTOR_LIMIT_S, workers):
+            if whole and not outcome.caught:
+                missed.append(outcome.mutation)
+            else:
+                yield outcome
+        if missed:
+            yield from _judge(missed, tree, whole_suite(tree), WHOLE_LIMIT_S, workers)
+
+
+def _judge(
+    mutations: Sequence[Mutation], tree: Path, tests: Sequence[str], limit_s: float, workers: int
+) -> Iterator[Outcome]:
+    check_unchanged(tree, tests, limit_s)
+    with ThreadPoolExecutor(workers) as pool:
+        pending = [pool.submit(plant, mutation, tree, tests, limit_s) for mutation in mutations]
+        try:
+            for done in as_completed(pending):
+                yield done.result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,23 @@
+"""The planted faults, kernel by kernel. Each changes a result somewhere, in the interpreter too.
+
+Not listed, because no test on a CPU could tell: offsets that `keep_in_range` pulls to 0 for pipelined GPU copies, and
+lines whose fault another line makes good (`tl.minimum` under a mask, the running maximum's first value).
+"""
+
+from tests.faults.mutations_of_kernels import DEPTHWISE, DGRAD, FORWARD, REDUCE, WGRAD
+from tests.faults.mutations_of_shared_functions import DEVICE, WINDOW
+
+MUTATIONS = (*FORWARD, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *WINDOW, *DEVICE)
+
+SAMPLE = (
+    "forward_tail_of_taps_unmasked",
+    "dgrad_phase_strides_swapped",
+    "wgrad_split_tail_counted_twice",
+    "wgrad_reduce_bias_column_as_weight",
+    "depthwise_forward_multiplier_ignored",
+    "depthwise_dgrad_row_phase_of_columns",
+    "depthwise_wgrad_workspace_row_of_groups",
+    "window_last_of_equals_wins",
+    "device_first_tap_dilation_lost",
+)
+"""One of each kernel and of both files of shared functions: what the default suite plants."""

@@ -1,0 +1,174 @@
+"""The harness plants what it says and the tests catch it: a sample of faults, one for every kernel.
+
+All of them: `python -m tests.faults --out results/planted_faults`, whose record is checked against the list here.
+"""
+
+import csv
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.faults.__main__ import main
+from tests.faults.harness import (
+    COPIED,
+    DETECTOR,
+    DETECTOR_LIMIT_S,
+    ROOT,
+    HarnessError,
+    Outcome,
+    check_unchanged,
+    copy_tree,
+    plant,
+    plant_all,
+    run_tests,
+)
+from tests.faults.mutation import Mutation, MutationError
+from tests.faults.mutations import MUTATIONS, SAMPLE
+from tests.faults.record import write_csv, write_table
+
+KERNEL_FILES = sorted(
+    p.name for p in (ROOT / "kernels").glob("*.py") if "tl.load" in p.read_text() or "@triton.jit" in p.read_text()
+)
+LAST = MUTATIONS[-1]
+
+
+def sources() -> dict[str, str]:
+    """A digest of every file the harness copies."""
+    files = [p for name in COPIED for p in ([ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*.py"))]
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_text_matches_exactly_once(mutation: Mutation) -> None:
+    mutation.find((ROOT / mutation.path).read_text(encoding="utf-8"))
+
+
+def test_names_are_unique_and_every_kernel_file_has_three() -> None:
+    assert max(Counter(mutation.name for mutation in MUTATIONS).values()) == 1
+    count = Counter(mutation.file for mutation in MUTATIONS)
+    assert len(KERNEL_FILES) == 6
+    assert all(count[file] >= 3 for file in KERNEL_FILES), count
+
+
+def test_every_kernel_of_the_sample_catches_its_fault_and_the_tree_stays_as_it_was() -> None:
+    before = sources()
+    sample = [mutation for mutation in MUTATIONS if mutation.name in SAMPLE]
+    assert len(sample) == len(SAMPLE)
+    outcomes = list(plant_all(sample, whole=False))
+    assert {outcome.mutation.name for outcome in outcomes} == set(SAMPLE)
+    assert [outcome.mutation.name for outcome in outcomes if not outcome.caught] == []
+    assert {outcome.failure for outcome in outcomes} == {"AssertionError"}
+    assert sources() == before
+
+
+def test_published_record_is_of_this_list_and_shows_every_one_caught() -> None:
+    path = ROOT / "results/planted_faults/mutations.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["mutation"], row["old"], row["new"]) for row in rows] == [(m.name, m.old, m.new) for m in MUTATIONS]
+    assert all(row["caught"] == "1" and row["caught_by"] for row in rows)
+
+
+def test_text_that_matches_not_once_is_refused(tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    gone = Mutation("gone", "pooling.py", "bounds", "no such line", "anything")
+    with pytest.raises(
+        MutationError, match=r"gone: 'no such line' occurs 0 times in kernels/pooling\.py, expected once"
+    ):
+        gone.apply(tmp_path)
+    ambiguous = Mutation("ambiguous", "geometry.py", "bounds", "return", "return 1 +")
+    with pytest.raises(MutationError, match=r"ambiguous: 'return' occurs \d\d+ times"):
+        ambiguous.apply(tmp_path)
+    with pytest.raises(MutationError, match="defines no function absent"):
+        Mutation("lost", "geometry.py", "bounds", "return", "return 1 +", "absent").apply(tmp_path)
+
+
+def test_function_narrows_the_search(tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    old = "- dilation * (kernel - 1)"
+    Mutation("narrow", "geometry.py", "dilation", old, "- kernel", "conv_output_size").apply(tmp_path)
+    changed = (tmp_path / "kernels/geometry.py").read_text()
+    assert changed == (ROOT / "kernels/geometry.py").read_text().replace(old, "- kernel")
+
+
+TESTS = """
+import os, time
+def test_fine(): pass
+def test_bad(): {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "caught_by", "failure"),
+    [
+        ("pass", "", ""),
+        ("assert 1 == 2", "test_bad", "AssertionError"),
+        ("1 // 0", "test_bad", "ZeroDivisionError"),
+        ("os.abort()", "test_bad", "signal 6"),
+        ("time.sleep(99)", "test_bad", "no end"),
+    ],
+    ids=["passes", "fails", "raises", "crashes", "hangs"],
+)
+def test_what_a_child_saw_is_told(body: str, caught_by: str, failure: str, tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    (tmp_path / "tests/test_child.py").write_text(TESTS.format(body=body))
+    found = run_tests(tmp_path, ["tests/test_child.py"], limit_s=20)
+    assert found == (f"tests/test_child.py::{caught_by}" if caught_by else "", failure)
+
+
+def test_a_copy_that_cannot_be_tested_is_no_catch(tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    nonsense = Mutation("nonsense", "pooling.py", "bounds", "class MaxPool:", "class MaxPool")
+    with pytest.raises(HarnessError, match="mutation nonsense: no test ran to a result"):
+        plant(nonsense, tmp_path, [DETECTOR], DETECTOR_LIMIT_S)
+
+
+def test_an_unchanged_tree_that_fails_is_refused(tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    (tmp_path / "tests/test_child.py").write_text(TESTS.format(body="assert False"))
+    with pytest.raises(
+        HarnessError, match=r"without any mutation tests/test_child\.py::test_bad fails \(AssertionError\)"
+    ):
+        check_unchanged(tmp_path, ["tests/test_child.py"], limit_s=60)
+
+
+def test_record_holds_every_row_and_escapes_bars(tmp_path: Path) -> None:
+    mutation = Mutation("nan", "window_functions.py", "NaN", "a | b", "a, b")
+    write_csv(
+        tmp_path / "m.csv",
+        [Outcome(mutation, "tests/x.py::test_y", "AssertionError", 1.25), Outcome(LAST, "", "", 2.0)],
+    )
+    write_table(tmp_path / "m.csv", tmp_path / "m.md")
+    header, first, second = (tmp_path / "m.csv").read_text().splitlines()
+    assert header == "schema_version,mutation,file,kind,old,new,caught,caught_by,failure,seconds"
+    assert first == '1,nan,kernels/window_functions.py,NaN,a | b,"a, b",1,tests/x.py::test_y,AssertionError,1.2'
+    assert second.endswith(",0,,,2.0")
+    table = (tmp_path / "m.md").read_text()
+    assert "1 of 2 one-line mutations" in table
+    assert r"| nan | NaN | `a \| b` | `a, b` | `tests/x.py::test_y` (AssertionError) |" in table
+    assert "**survived**" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "nothing"], "--only nothing: no such mutation"),
+        (["--workers", "0"], "--workers 0: expected 1 or more"),
+    ],
+    ids=["unknown name", "no workers"],
+)
+def test_bad_arguments_are_one_line_and_exit_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
+
+
+def test_list_names_every_mutation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" ")[0] for line in lines] == [mutation.name for mutation in MUTATIONS]
