@@ -5,6 +5,7 @@ is launched. Sizes may be symbolic (torch.compile with dynamic shapes): only com
 """
 
 import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -48,8 +49,11 @@ class Layer:
         for name in LAYER_FIELDS:
             value = getattr(self, name)
             if isinstance(value, tuple):
-                value = ",".join([str(v) for v in value])
-            words.append(f"{name}={int(value) if isinstance(value, bool) else value}")
+                # operator.index makes plain numbers of symbolic ones, while torch.compile traces this as well.
+                value = ",".join([str(operator.index(v)) for v in value])
+            elif name in _LAYER_FLAGS:
+                value = "1" if value else "0"
+            words.append(f"{name}={value}")
         return " ".join(words)
 
 
@@ -212,7 +216,9 @@ def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 def _autocast_dtype(tensor: Tensor) -> torch.dtype:
     """The dtype autocast, if it is on, will turn the tensor into before the operator runs."""
     device = tensor.device.type
-    if tensor.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+    if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+        return tensor.dtype
+    if not torch.is_autocast_enabled(device):
         return tensor.dtype
     return torch.get_autocast_dtype(device)
 

@@ -270,7 +270,7 @@ class _ConvReLUPool(_SingleLevelFunction):
         if grad is None:
             return None, None, None, None, None
         x, weight, bias, code, saved = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        needs_x, needs_weight, needs_bias = _asked_for(ctx)
         if ctx.smooth_average:
             # The convolution once more, without activation and pool: cheaper to redo than to keep.
             saved = call(x, weight, bias, _without_activation_and_pool(ctx.layer))
@@ -290,6 +290,21 @@ class _ConvReLUPool(_SingleLevelFunction):
             wanted = (needs_weight, needs_bias)
             dweight, dbias = ops.conv_relu_pool_wgrad(grad, code, saved, like, weight, *wanted, ctx.layer)
         return dx, dweight if needs_weight else None, dbias if needs_bias else None, None, None
+
+
+def _asked_for(ctx: Any) -> tuple[bool, bool, bool]:
+    """Which of x, weight and bias this very backward needs a gradient of: not what `autograd.grad` was not asked for."""
+    asked = [
+        needs and _will_run(node) for needs, (node, _) in zip(ctx.needs_input_grad, ctx.next_functions, strict=False)
+    ]
+    return asked[0], asked[1], len(asked) > 2 and asked[2]
+
+
+def _will_run(node: Any) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(node)  # type: ignore[attr-defined]
+    except RuntimeError:  # a leaf whose gradient `autograd.grad` returns, or no engine runs: torch.compile traces
+        return True
 
 
 class _NotDifferentiable(_SingleLevelFunction):
@@ -376,8 +391,8 @@ def call(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
     """`tidepool::conv_relu_pool`, directly where nothing stands between."""
     if (
         torch.compiler.is_compiling()
+        or not _is_direct(*((x, weight) if bias is None else (x, weight, bias)))  # before autocast, which meta lacks
         or torch.is_autocast_enabled(x.device.type)
-        or not _is_direct(*((x, weight) if bias is None else (x, weight, bias)))
     ):
         return ops.conv_relu_pool(x, weight, bias, layer)
     if torch.is_grad_enabled() and (
