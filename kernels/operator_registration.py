@@ -302,7 +302,7 @@ def _asked_for(ctx: Any) -> tuple[bool, bool, bool]:
 
 def _will_run(node: Any) -> bool:
     try:
-        return torch._C._will_engine_execute_node(node)  # type: ignore[attr-defined]
+        return torch._C._will_engine_execute_node(node)
     except RuntimeError:  # a leaf whose gradient `autograd.grad` returns, or no engine runs: torch.compile traces
         return True
 
