@@ -293,10 +293,9 @@ class _ConvReLUPool(_SingleLevelFunction):
 
 
 def _asked_for(ctx: Any) -> tuple[bool, bool, bool]:
-    """Which of x, weight and bias this very backward needs a gradient of: not what `autograd.grad` was not asked for."""
-    asked = [
-        needs and _will_run(node) for needs, (node, _) in zip(ctx.needs_input_grad, ctx.next_functions, strict=False)
-    ]
+    """Which of x, weight and bias need a gradient of this backward: `autograd.grad` may ask for some only."""
+    edges = zip(ctx.needs_input_grad, ctx.next_functions, strict=False)
+    asked = [needs and _will_run(node) for needs, (node, _) in edges]
     return asked[0], asked[1], len(asked) > 2 and asked[2]
 
 
