@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from analysis import formatting
-from analysis.readme import check, find_blocks, main, record, write
+from analysis.readme import check, find_blocks, main, write
+from analysis.recording import record
 from analysis.records import RecordError, read_records
 from analysis.report import main as report_main
 from analysis.tables import all_tables
