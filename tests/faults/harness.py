@@ -66,7 +66,8 @@ def run_tests(tree: Path, tests: Sequence[str], limit_s: float) -> tuple[str, st
     """
     record = tree / "record.jsonl"
     record.write_text("")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "tests.faults.recorder"]
+    # The project's own options would share the tests out among workers, where "first" has no meaning.
+    options = ["-x", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "tests.faults.recorder"]
     environment = {
         **os.environ,
         RECORD: str(record),
@@ -77,7 +78,13 @@ def run_tests(tree: Path, tests: Sequence[str], limit_s: float) -> tuple[str, st
     }
     try:
         done = subprocess.run(
-            [*command, *tests], cwd=tree, env=environment, capture_output=True, text=True, timeout=limit_s, check=False
+            [sys.executable, "-m", "pytest", *options, *tests],
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            check=False,
         )
         status, output = done.returncode, done.stdout + done.stderr
     except subprocess.TimeoutExpired:
@@ -124,8 +131,10 @@ def plant(mutation: Mutation, tree: Path, tests: Sequence[str], limit_s: float) 
     return Outcome(mutation, caught_by, failure, time.monotonic() - began)
 
 
-def plant_all(mutations: Sequence[Mutation], *, whole: bool, workers: int = 2) -> Iterator[Outcome]:
-    """Yield each mutation's outcome as it comes, `workers` children at a time.
+def plant_all(
+    mutations: Sequence[Mutation], *, whole: bool, workers: int = 2, source: Path = ROOT
+) -> Iterator[Outcome]:
+    """Yield the outcome of each mutation of the tree at `source` as it comes, `workers` children at a time.
 
     The detector judges all of them; with `whole`, the kernel tests judge what it missed. Either has to pass on the
     unmutated tree first. Raises MutationError before anything runs when a text does not match, HarnessError as
@@ -133,7 +142,7 @@ def plant_all(mutations: Sequence[Mutation], *, whole: bool, workers: int = 2) -
     """
     with tempfile.TemporaryDirectory(prefix="planted_faults_") as folder:
         tree = Path(folder)
-        copy_tree(tree)
+        copy_tree(tree, source)
         for mutation in mutations:
             mutation.find((tree / mutation.path).read_text(encoding="utf-8"))
         missed = []

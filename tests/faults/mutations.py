@@ -12,12 +12,12 @@ MUTATIONS = (*FORWARD, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *WINDOW, *DEVICE)
 SAMPLE = (
     "forward_tail_of_taps_unmasked",
     "dgrad_phase_strides_swapped",
-    "wgrad_split_tail_counted_twice",
+    "wgrad_image_bounds_swapped",
     "wgrad_reduce_bias_column_as_weight",
     "depthwise_forward_multiplier_ignored",
     "depthwise_dgrad_row_phase_of_columns",
-    "depthwise_wgrad_workspace_row_of_groups",
+    "depthwise_wgrad_column_stride_of_rows",
     "window_last_of_equals_wins",
-    "device_first_tap_dilation_lost",
+    "device_masked_load_of_ones",
 )
-"""One of each kernel and of both files of shared functions: what the default suite plants."""
+"""One of each kernel and of both files of shared functions: what the default suite plants. Ones that show early."""

@@ -16,7 +16,12 @@ FORWARD = tuple(
             "triton.cdiv(geometry.filters, tile.block_k)",
             "(geometry.filters // tile.block_k)",
         ),
-        ("pixel_programs_floor", "grid", "triton.cdiv(num_outputs, tile.block_p)", "(num_outputs // tile.block_p)"),
+        (
+            "pixel_programs_floor",
+            "grid",
+            "triton.cdiv(shapes.num_outputs, tile.block_p)",
+            "shapes.num_outputs // tile.block_p",
+        ),
         ("one_output_too_many", "bounds", "mask_p = offs_p < num_outputs", "mask_p = offs_p <= num_outputs"),
         ("one_column_too_many", "bounds", "exists = column_p < num_outputs", "exists = column_p <= num_outputs"),
         ("one_filter_too_many", "bounds", "mask_k = offs_k < G.filters", "mask_k = offs_k <= G.filters"),
@@ -112,7 +117,12 @@ DGRAD = tuple(
             "triton.cdiv(geometry.channels, tile.block_c)",
             "(geometry.channels // tile.block_c)",
         ),
-        ("pixel_programs_floor", "grid", "triton.cdiv(num_pixels, tile.block_p)", "(num_pixels // tile.block_p)"),
+        (
+            "pixel_programs_floor",
+            "grid",
+            "triton.cdiv(shapes.phase_pixels(geometry), tile.block_p)",
+            "shapes.phase_pixels(geometry) // tile.block_p",
+        ),
         (
             "phase_strides_swapped",
             "phase",
@@ -334,6 +344,13 @@ DEPTHWISE = tuple(
             "group",
             "(safe_k // G.filters * stride_xc)",
             "(safe_k % G.groups * stride_xc)",
+        ),
+        (
+            "wgrad",
+            "gradient_unrounded",
+            "rounding",
+            "grad = widen(as_operand(grad, DTYPE, ACC), ACC)",
+            "grad = widen(grad, ACC)",
         ),
         ("wgrad", "column_stride_of_rows", "stride", "w = pw * G.stride_w +", "w = pw * G.stride_h +"),
         (

@@ -35,6 +35,12 @@ pytestmark = [
 EXACT = (
     Case("odd", (2, 3, 9, 7), (5, 3, 3, 2), {"padding": (1, 2)}),
     Case(
+        "depthwise",
+        (2, 5, 13, 7),
+        (10, 1, 3, 2),
+        {"groups": 5, "stride": (3, 2), "padding": (2, 1), "dilation": (4, 1), "pool": MaxPool((2, 3), 1)},
+    ),
+    Case(
         "strided", (2, 3, 11, 10), (4, 3, 3, 2), {"stride": (3, 2), "padding": (1, 2), "pool": MaxPool((2, 3), (1, 2))}
     ),
     Case(
@@ -46,7 +52,7 @@ EXACT = (
     Case("dilated", (1, 2, 9, 12), (3, 2, 3, 4), {"stride": (1, 2), "dilation": (2, 1), "padding": (1, 2)}),
     Case("groups", (2, 6, 6, 5), (9, 2, 3, 3), {"groups": 3, "padding": 1, "pool": MaxPool((1, 2), 1)}),
     Case("gaps_between_windows", (2, 2, 9, 10), (3, 2, 2, 2), {"pool": MaxPool((2, 2), (3, 4))}),
-    Case("overlap", (2, 2, 9, 8), (3, 2, 2, 2), {"pool": MaxPool((3, 2), 1, 1, dilation=2)}),
+    Case("overlap", (2, 2, 9, 8), (3, 2, 2, 2), {"pool": MaxPool((3, 2), 1, 1, dilation=(2, 3))}),
     Case(
         "overlap_floor", (2, 2, 8, 9), (3, 2, 1, 2), {"pool": MaxPool((2, 3), (1, 2)), "activation": None}, bias=False
     ),
@@ -65,12 +71,6 @@ EXACT = (
         (1, 2, 6, 4, 5),
         (3, 2, 3, 2, 2),
         {"stride": (2, 1, 1), "padding": (1, 0, 0), "pool": MaxPool((2, 1, 3), (1, 1, 2), (1, 0, 1))},
-    ),
-    Case(
-        "depthwise",
-        (2, 5, 9, 7),
-        (10, 1, 3, 2),
-        {"groups": 5, "stride": (3, 2), "padding": (2, 1), "dilation": (2, 1), "pool": MaxPool((2, 3), 1)},
     ),
     Case("depthwise_average", (2, 3, 6, 7), (9, 1, 2, 3), {"groups": 3, "padding": (1, 2), "pool": AvgPool((1, 2))}),
     Case("depthwise_video", (1, 3, 4, 5, 4), (3, 1, 3, 2, 2), {"groups": 3, "stride": (2, 1, 1), "padding": (1, 0, 1)}),
