@@ -20,6 +20,11 @@ _POSITIVE = {"type": "number", "exclusiveMinimum": 0}
 _NOT_NEGATIVE = {"type": "number", "minimum": 0}
 _TEXT = {"type": "string", "minLength": 1}
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
+# Far beyond any use, and low enough that powers of eta, and a list of run_cap places, can be computed.
+_ITERATIONS = {"type": "integer", "minimum": 1, "maximum": 100_000_000}
+_BRACKETS = {"type": "integer", "minimum": 1, "maximum": 100}
+_ETA = {"type": "number", "exclusiveMinimum": 1, "maximum": 1000}
+_RUN_CAP = {"type": "integer", "minimum": 1, "maximum": 1_000_000}
 
 _PARAMETER: dict[str, Any] = {
     "type": "object",
@@ -62,17 +67,17 @@ SCHEMA: dict[str, Any] = {
             },
         },
         "command": {"type": "array", "minItems": 1, "items": {"type": ["string", "number"]}},
-        "run_cap": {"type": "integer", "minimum": 1},
+        "run_cap": _RUN_CAP,
         "early_terminate": {
             "type": "object",
             "required": ["type"],
             "additionalProperties": False,
             "properties": {
                 "type": {"enum": ["hyperband"]},
-                "min_iter": {"type": "integer", "minimum": 1},
-                "max_iter": {"type": "integer", "minimum": 1},
-                "s": {"type": "integer", "minimum": 1},
-                "eta": {"type": "number", "exclusiveMinimum": 1},
+                "min_iter": _ITERATIONS,
+                "max_iter": _ITERATIONS,
+                "s": _BRACKETS,
+                "eta": _ETA,
                 "strict": {"type": "boolean"},
             },
         },
@@ -150,6 +155,8 @@ def _explain(error: jsonschema.ValidationError) -> str:
         return f"{prefix}is {instance}; expected more than {error.validator_value}"
     if error.validator == "minimum":
         return f"{prefix}is {instance}; expected {error.validator_value} or more"
+    if error.validator == "maximum":
+        return f"{prefix}is {instance}; expected {error.validator_value} or less"
     return f"{prefix}{error.message}"
 
 

@@ -52,6 +52,15 @@ def test_the_schema_is_a_schema():
             {"early_terminate": {"type": "hyperband", "eta": 1}},
             "a.yaml: early_terminate.eta: is 1; expected more than 1",
         ),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1e200}},
+            "a.yaml: early_terminate.eta: is 1e+200; expected 1000 or less",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "max_iter": 10, "s": 10000}},
+            "a.yaml: early_terminate.s: is 10000; expected 100 or less",
+        ),
+        ({"run_cap": 10**30}, f"a.yaml: run_cap: is {10**30}; expected 1000000 or less"),
         ({"command": [["${args}"]]}, "a.yaml: command[0]: is a list; expected text or a number"),
         (
             {"parameters": {"opt": {"parameters": {"lr": {"value": 1}}}}},

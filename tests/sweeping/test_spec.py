@@ -86,6 +86,14 @@ def test_keys_of_wandbs_own_search_are_let_through_online_only(write_sweep, work
         read_sweep(local, home=workplace, online=True)
 
 
+def test_the_largest_hyperband_allowed_can_be_computed(read):
+    metric, iterations = {"name": "x"}, 100_000_000
+    sweep = read(metric=metric, early_terminate={"type": "hyperband", "min_iter": iterations, "eta": 1000})
+    assert sweep.early_terminate == Hyperband((iterations,), 1000.0, True)
+    sweep = read(metric=metric, early_terminate={"type": "hyperband", "max_iter": iterations, "s": 100, "eta": 1000})
+    assert sweep.early_terminate == Hyperband((100, 100_000), 1000.0, True)
+
+
 def test_hyperbands_bands_count_back_from_max_iter(read):
     sweep = read(metric={"name": "x"}, early_terminate={"type": "hyperband", "max_iter": 27, "s": 2, "strict": False})
     assert sweep.early_terminate == Hyperband((3, 9), 3.0, False)
