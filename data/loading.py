@@ -33,7 +33,7 @@ def load_data(name: str, *, data_dir: str | Path | None = None, device: torch.de
         return load_digits(device)
     if name in HUB_IDS:
         return _load_folder(Path(data_dir) if data_dir is not None else download(HUB_IDS[name]), name, device)
-    if name and Path(name).expanduser().exists():
+    if name and _exists(Path(name)):
         _refuse_data_dir(name, data_dir)
         return _load_folder(Path(name), Path(name).resolve().name, device)
     if HUB_ID.fullmatch(name):
@@ -49,7 +49,7 @@ def load_data(name: str, *, data_dir: str | Path | None = None, device: torch.de
 
 
 def _load_folder(folder: Path, name: str, device: torch.device | str) -> ImageData:
-    folder = folder.expanduser()
+    folder = _expanded(folder)
     try:
         return _load_existing_folder(folder, name, device)
     except OSError as error:  # no permission, a disk that fails
@@ -67,6 +67,20 @@ def _load_existing_folder(folder: Path, name: str, device: torch.device | str) -
         return load_picture_folders(folder, name=name, device=device)
     state = "has no data set in it" if any(folder.iterdir()) else "is empty"
     raise DataError(f"{folder}: folder {state}; expected {LAYOUTS}")
+
+
+def _expanded(folder: Path) -> Path:
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{folder}: no such user's home; expected a folder that exists") from error
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        return _expanded(folder).exists()
+    except OSError as error:  # a name longer than the disk allows, a folder on the way without permission
+        raise DataError(f"{folder}: cannot be read: {error.strerror or error}; {EXPECTED}") from error
 
 
 def _refuse_data_dir(name: str, data_dir: str | Path | None) -> None:

@@ -66,6 +66,18 @@ def test_an_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert _refusal(str(tmp_path)) == f"{tmp_path}: cannot be read: Permission denied"
 
 
+def test_the_home_of_nobody() -> None:
+    expected = "~nosuchuser/x: no such user's home; expected a folder that exists"
+    assert _refusal("~nosuchuser/x") == expected
+    assert _refusal("cifar10", data_dir="~nosuchuser/x") == expected
+
+
+def test_a_name_longer_than_the_disk_allows() -> None:
+    name = "a" * 300
+    assert _refusal(name).startswith(f"{name}: cannot be read: File name too long; expected digits, cifar10, a folder")
+    assert _refusal("cifar10", data_dir=name).endswith("cannot be read: File name too long")
+
+
 def test_cifar10_is_read_from_data_dir(tmp_path: Path) -> None:
     loaded = load_data("cifar10", data_dir=str(write_parquet_folder(tmp_path)))
     assert loaded.name == "cifar10"
