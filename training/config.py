@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
+LARGEST_COUNT = 2**31 - 1
 
 Backend = Literal["auto", "triton", "cudnn", "compile"]
 Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -107,6 +108,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value}; expected a whole number of at least 1")
+            if value is not None and value > LARGEST_COUNT:
+                raise ConfigError(f"{name}={value}; expected a whole number of at most {LARGEST_COUNT}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed={self.seed}; expected a whole number from 0 to 2**63 - 1")
         if not (math.isfinite(self.lr) and self.lr > 0):

@@ -23,6 +23,8 @@ from training.config import FREE_ON_RESUME, Config, ConfigError
         ("epochs", True, "int"),
         ("max_steps", 0, "at least 1"),
         ("batch_size", -1, "at least 1"),
+        ("batch_size", 2**63 - 1, "at most 2147483647"),
+        ("max_steps", 10**400, "at most 2147483647"),
         ("lr", 0.0, "above 0"),
         ("lr", math.nan, "finite"),
         ("lr", math.inf, "finite"),
