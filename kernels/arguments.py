@@ -291,7 +291,23 @@ def spatial_sizes(spatial: Sequence[int], kernel: Sequence[int], layer: Layer) -
             f"Given pool input size: ({_by(conv)}) and pool.kernel: ({_by(layer.window)}). "
             f"Calculated output size: ({_by(output)}). Output size is too small"
         )
+    if any(
+        _window_misses(conv[i], output[i], layer.pool_stride[i], layer.pool_padding[i], layer.pool_dilation[i])
+        for i in range(rank)
+    ):
+        # PyTorch answers -inf, and its backward writes beside the tensor.
+        raise ArgumentError(
+            f"Given pool input size: ({_by(conv)}): a window of pool.kernel: ({_by(layer.window)}), dilated by "
+            f"({_by(layer.pool_dilation)}) and padded by ({_by(layer.pool_padding)}), would hold no pixel at all"
+        )
     return conv, output
+
+
+def _window_misses(size: int, count: int, stride: int, padding: int, dilation: int) -> bool:
+    """Whether one of `count` windows steps over all `size` pixels: from the padding before them to behind them."""
+    if padding == 0 or size >= dilation:
+        return False
+    return any(start % dilation >= size for start in range(-padding, 0, stride)[: int(count)])
 
 
 def _triple(values: Sequence[int], fill: int) -> Triple:

@@ -43,6 +43,8 @@ CASES = (
     Case("stride_over_kernel", (2, 2, 11, 13), (4, 2, 1, 2), {"stride": 3, "pool": MaxPool((1, 2), (2, 3))}),
     Case("groups", (2, 6, 8, 7), (9, 2, 3, 3), {"groups": 3, "padding": 1}),
     Case("depthwise_times_two", (1, 5, 9, 8), (10, 1, 3, 3), {"groups": 5, "pool": MaxPool(2, 1)}),
+    Case("depthwise_average", (2, 3, 8, 9), (9, 1, 3, 2), {"groups": 3, "stride": (1, 2), "pool": AvgPool((2, 1))}),
+    Case("depthwise_silu", (1, 9, 5, 7), (9, 1, 2, 3), {"groups": 9, "padding": 1, "activation": "silu"}),
     Case("resnet_stem", (1, 3, 19, 17), (8, 3, 7, 7), {"stride": 2, "padding": 3, "pool": MaxPool(3, 2, 1)}),
     Case("overlap_dilated_pool", (2, 2, 7, 8), (3, 2, 2, 2), {"pool": MaxPool((3, 2), 1, 1, dilation=2)}),
     Case("ceil_mode", (2, 3, 10, 9), (4, 3, 3, 3), {"padding": 1, "pool": MaxPool(3, 2, ceil_mode=True)}),

@@ -124,6 +124,19 @@ def test_10_pool_padding_with_dilation() -> None:
     assert_as_pytorch(x, weight, pool=MaxPool(3, 1, 1, dilation=2))
 
 
+def test_10_a_dilated_window_that_steps_over_every_pixel_refused() -> None:
+    """PyTorch answers -inf there and remembers an index outside of the tensor, which backward then writes to."""
+    value, index = F.max_pool1d(torch.ones(1, 1, 1), 2, None, 1, 2, return_indices=True)
+    assert value.item() == -torch.inf
+    assert index.item() == 1
+    message = "(3 x 1): a window of pool.kernel: (2 x 2), dilated by (2 x 2) and padded by (0 x 1), would hold no pixel"
+    x, weight = random(1, 1, 3, 1), random(1, 1, 1, 1)
+    assert_refused(message, x, weight, pool=MaxPool(2, None, (0, 1), dilation=2))
+    pool = MaxPool(3, 1, 1, dilation=3)  # its first window starts at -1 and meets pixel 2
+    assert_refused("would hold no pixel", random(1, 1, 2), random(1, 1, 1), pool=MaxPool(2, 1, 1, dilation=4))
+    assert_as_pytorch(random(2, 1, 6, 5), random(1, 1, 1, 1), pool=pool)
+
+
 def test_11_negative_padding_refused() -> None:
     x, weight = random(1, 1, 9, 9), random(1, 1, 3, 3)
     assert_refused("negative padding is not supported", x, weight, padding=(0, -1))

@@ -1,24 +1,27 @@
 """Results do not depend on how a layer is cut up: many small programs, masked tails, several splits, joint elements."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
+import kernels.conv_relu_pool_depthwise
 import kernels.conv_relu_pool_dgrad
 import kernels.conv_relu_pool_forward
 import kernels.conv_relu_pool_wgrad
+import kernels.launch
 from kernels import INTERPRETED, AvgPool, MaxPool
 from kernels.arguments import build_geometry, parse_layer
 from kernels.geometry import Geometry
-from kernels.tiles import DgradTile, ForwardTile, WgradTile, joint_elements
+from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, WgradTile, joint_elements
 from tests.kernels import error_rule
 from tests.kernels.exact import DEVICE, assert_as_pytorch, integer_inputs
 from tests.kernels.shapes import NAMED, Case
 
 LEAST = 8 if INTERPRETED else 16  # what a compiled dot takes
-Cut = Callable[[ForwardTile | DgradTile | WgradTile], None]
+Tile = ForwardTile | DgradTile | WgradTile | DepthwiseTile
+Cut = Callable[[Tile], None]
 
 TILED = {
     case.name: case
@@ -34,18 +37,31 @@ TILED = {
 
 
 @pytest.fixture
-def cut(monkeypatch: pytest.MonkeyPatch) -> Cut:
-    """Makes the launchers use the given tile, whatever the layer."""
+def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cut]:
+    """Makes the launchers use the given tile, whatever the layer, and holds them to having done so."""
     owner = {
         ForwardTile: (kernels.conv_relu_pool_forward, "forward_tile"),
         DgradTile: (kernels.conv_relu_pool_dgrad, "dgrad_tile"),
         WgradTile: (kernels.conv_relu_pool_wgrad, "wgrad_tile"),
+        DepthwiseTile: (kernels.conv_relu_pool_depthwise, "depthwise_tile"),
     }
+    used: list[Tile] = []
+    launched: list[dict[str, Any]] = []
 
-    def use(tile: ForwardTile | DgradTile | WgradTile) -> None:
+    def use(tile: Tile) -> None:
         monkeypatch.setattr(*owner[type(tile)], lambda *_, **__: tile)
+        used.append(tile)
 
-    return use
+    def spy(kernel: Any, grid: tuple[int, ...], *args: Any, **kwargs: Any) -> None:
+        launched.append({"grid": grid, **kwargs})
+        kernels.launch._DEFAULT_LAUNCHER(kernel, grid, *args, **kwargs)
+
+    kernels.launch.replace_launcher(spy)
+    yield use
+    kernels.launch.replace_launcher(None)
+    for tile in used:
+        blocks = {name.upper(): size for name, size in vars(tile).items() if name.startswith("block_")}
+        assert any(blocks.items() <= launch.items() and max(launch["grid"]) > 1 for launch in launched)
 
 
 def _check(case: Case) -> None:
@@ -67,7 +83,7 @@ def test_forward_in_small_blocks(name: str, flat: bool, cut: Cut, ieee_float32: 
     [("many_channels", 1), ("many_channels", 2), ("row_windows", 1), ("average_bits", 1), ("average_bits", 2)],
 )
 def test_forward_with_fewer_elements_at_once(name: str, joint: int, cut: Cut, ieee_float32: None) -> None:
-    cut(ForwardTile(block_k=32, block_p=16, block_c=16, joint=joint, flat=True))
+    cut(ForwardTile(block_k=16, block_p=16, block_c=16, joint=joint, flat=True))
     _check(TILED[name])
 
 
@@ -83,6 +99,20 @@ def test_dgrad_in_small_blocks(name: str, flat: bool, cut: Cut, ieee_float32: No
 def test_wgrad_in_small_blocks_and_several_splits(name: str, splits: int, cut: Cut, ieee_float32: None) -> None:
     cut(WgradTile(block_k=LEAST, block_n=32, block_p=16, splits=splits))
     _check(TILED[name])
+
+
+DEPTHWISE = {
+    "max": Case("max", (2, 5, 6, 7), (10, 1, 3, 2), {"groups": 5, "padding": 1, "pool": MaxPool(3, 2, 1)}),
+    "average": Case("average", (1, 11, 6, 5), (11, 1, 2, 2), {"groups": 11, "stride": 2, "pool": AvgPool(2, 1)}),
+    "waveform": Case("waveform", (2, 3, 19), (9, 1, 4), {"groups": 3, "pool": MaxPool(2)}),
+}
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise_in_small_blocks_and_several_splits(name: str, splits: int, cut: Cut, ieee_float32: None) -> None:
+    cut(DepthwiseTile(block_k=8, block_p=16, splits=splits))
+    _check(DEPTHWISE[name])
 
 
 def test_more_splits_than_pixels(cut: Cut) -> None:
