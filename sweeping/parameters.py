@@ -7,7 +7,7 @@ and put through the inverse distribution function, so that every search method c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -73,9 +73,11 @@ class Parameter:
             reason = f"a grid cannot go over {self.distribution}; list its values, or use method: random or bayes"
             raise SweepError(f"parameters.{self.name}: {reason}")
         step = settings.get("q", 1)
-        count = math.floor((settings["max"] - settings["min"]) / step + 1e-9) + 1
-        if count > _MOST_GRID_VALUES:
-            raise SweepError(f"parameters.{self.name}: the grid would have {count:,} values; list the ones you want")
+        steps = (settings["max"] - settings["min"]) / step + 1e-9
+        if steps >= _MOST_GRID_VALUES:
+            amount = f"{math.floor(steps) + 1:,}" if steps < 1e15 else "countless"
+            raise SweepError(f"parameters.{self.name}: the grid would have {amount} values; list the ones you want")
+        count = math.floor(steps) + 1
         return tuple(_on_step(settings["min"] + index * step, step, settings["min"]) for index in range(count))
 
     def suggest(self, trial: optuna.Trial) -> Value:
@@ -128,6 +130,8 @@ class Parameter:
         if not self.distribution.startswith("q_"):
             return value
         step = self.settings.get("q", 1)
+        if not math.isfinite(value / step):
+            return value  # a step too small to be told from none
         return _on_step(round(value / step) * step, step)
 
     def describe(self) -> str:
@@ -162,6 +166,8 @@ def read_parameter(name: str, settings: Mapping[str, Any], *, method: str) -> Pa
             takes = " and ".join((*needed, *optional))
             raise SweepError(f"{where}.{key}: does not go with {distribution}, which takes {takes}")
     _check_values(where, distribution, settings)
+    if method != "grid" and distribution == "categorical":
+        _check_told_apart(where, settings["values"])
     parameter = Parameter(name, distribution, settings)
     if method == "grid":
         parameter.grid_values()
@@ -180,12 +186,21 @@ def _implied(settings: Mapping[str, Any], where: str) -> str:
     raise SweepError(f"{where}: expected value, values, or min and max; found only {', '.join(settings)}")
 
 
+def _check_told_apart(where: str, values: Sequence[Value]) -> None:
+    """Refuse values that are equal to Python and so one choice to Optuna: a run tried again would get the other."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            same = values[values.index(value)]
+            raise SweepError(f"{where}.values: a search cannot tell {value!r} from {same!r}; use method: grid")
+
+
 def _check_values(where: str, distribution: str, settings: Mapping[str, Any]) -> None:
     if "values" in settings:
         values = settings["values"]
-        for index, value in enumerate(values):
-            if value in values[:index]:
-                raise SweepError(f"{where}.values: {value!r} stands there twice")
+        typed = [(type(value), value) for value in values]  # 1 and true are equal, and two values to a program
+        for index, value in enumerate(typed):
+            if value in typed[:index]:
+                raise SweepError(f"{where}.values: {value[1]!r} stands there twice")
     if "probabilities" in settings:
         values, weights = settings["values"], settings["probabilities"]
         if len(values) != len(weights):
@@ -196,6 +211,8 @@ def _check_values(where: str, distribution: str, settings: Mapping[str, Any]) ->
         low, high = settings["min"], settings["max"]
         if low >= high:
             raise SweepError(f"{where}: min {low} is not below max {high}")
+        if not math.isfinite(high - low):
+            raise SweepError(f"{where}: from min {low} to max {high} is too wide a range to compute with")
         if distribution == "int_uniform" and not (isinstance(low, int) and isinstance(high, int)):
             raise SweepError(f"{where}: int_uniform needs whole numbers; min is {low}, max is {high}")
         if distribution.endswith("log_uniform_values") and low <= 0:

@@ -130,3 +130,22 @@ def test_probabilities_are_honoured():
 def test_a_normal_draw_has_its_spread_and_one_without_spread_is_its_mean():
     assert statistics.stdev(draws({"distribution": "normal", "sigma": 2}, count=1000)) == pytest.approx(2, rel=0.1)
     assert set(draws({"distribution": "normal", "mu": 5, "sigma": 0}, count=3)) == {5}
+
+
+def test_a_step_too_small_to_count_is_refused_on_a_grid_and_rounds_nothing_in_a_search():
+    tiny = {"distribution": "q_uniform", "min": 0, "max": 1, "q": 1.0e-320}
+    with pytest.raises(SweepError, match=r"^parameters.x: the grid would have countless values; list the ones you"):
+        read_parameter("x", tiny, method="grid")
+    assert all(0 <= value <= 1 for value in draws(tiny, count=20))
+    with pytest.raises(SweepError, match=r"^parameters.x: from min -1.5e\+308 to max 1.5e\+308 is too wide"):
+        read_parameter("x", {"distribution": "q_uniform", "min": -1.5e308, "max": 1.5e308}, method="grid")
+
+
+def test_a_number_and_a_truth_value_are_two_values_on_a_grid():
+    both = {"values": [1, True, 0, False]}
+    values = read_parameter("x", both, method="grid").grid_values()
+    assert [(type(value), value) for value in values] == [(int, 1), (bool, True), (int, 0), (bool, False)]
+    with pytest.raises(SweepError, match=r"^parameters.x.values: True stands there twice$"):
+        read_parameter("x", {"values": [True, 1, True]}, method="grid")
+    with pytest.raises(SweepError, match=r"a search cannot tell True from 1; use method: grid$"):
+        read_parameter("x", both, method="random")
