@@ -45,6 +45,8 @@ def load_sweep_file(path: Path) -> dict[str, Any]:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise SweepError(f"{path}: is not valid YAML ({_yaml_reason(error)})") from None
+    except RecursionError:
+        raise SweepError(f"{path}: is not a sweep (its lists and mappings are nested too deeply)") from None
     except ValueError as error:  # a date such as 2024-13-45, an integer too long to read
         if isinstance(error, SweepError):
             raise
@@ -103,9 +105,11 @@ def _key_name(node: yaml.Node, path: Path, parent: str) -> str:
 
 def _check_scalar(node: yaml.ScalarNode, path: Path, key: str) -> None:
     text, tag, quoted = node.value, node.tag.rpartition(":")[2], node.style is not None
+    if quoted and not text.strip():
+        raise SweepError(f"{path}: {key}: is empty; expected a value")
+    if text and tag in ("int", "float") and not _is_finite(node):
+        raise SweepError(f"{path}: {key}: {_shortened(text)} is not a finite number, or larger than 1.8e+308")
     if quoted:
-        if not text.strip():
-            raise SweepError(f"{path}: {key}: is empty; expected a value")
         return
     reason = None
     if tag == "null" and text == "":
@@ -121,12 +125,24 @@ def _check_scalar(node: yaml.ScalarNode, path: Path, key: str) -> None:
         reason = f"YAML reads {text} as a number in base 60; put it in quotes"
     elif tag == "timestamp":
         reason = f"YAML reads {text} as a date; put it in quotes"
-    elif tag == "float" and text.lower().lstrip("+-") in (".inf", ".nan"):
-        reason = f"{text} is not a finite number"
     elif tag == "binary":
         reason = "holds binary data; expected text or a number"
     if reason:
         raise SweepError(f"{path}: {key}: {reason}")
+
+
+def _is_finite(node: yaml.ScalarNode) -> bool:
+    """Whether the number YAML reads in `node` is one that a 64-bit float can hold."""
+    reader = yaml.constructor.SafeConstructor()
+    whole = node.tag.endswith(":int")
+    try:
+        return math.isfinite(reader.construct_yaml_int(node) if whole else reader.construct_yaml_float(node))
+    except OverflowError:
+        return False
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:20]}… ({len(text)} characters)"
 
 
 def _dotted(text: str) -> str:

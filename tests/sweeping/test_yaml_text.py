@@ -42,8 +42,11 @@ def test_values_that_mean_what_they_say_are_kept_in_file_order(tmp_path):
         ("010", "YAML reads 010 as octal 8; write it without the leading zero"),
         ("1:30", "YAML reads 1:30 as a number in base 60; put it in quotes"),
         ("2024-01-31", "YAML reads 2024-01-31 as a date; put it in quotes"),
-        (".nan", ".nan is not a finite number"),
-        ("-.inf", "-.inf is not a finite number"),
+        (".nan", ".nan is not a finite number, or larger than 1.8e+308"),
+        ("-.inf", "-.inf is not a finite number, or larger than 1.8e+308"),
+        ("1.0e+400", "1.0e+400 is not a finite number, or larger than 1.8e+308"),
+        ("9" * 400, f"{'9' * 20}… (400 characters) is not a finite number, or larger than 1.8e+308"),
+        ("!!float '1.0e+400'", "1.0e+400 is not a finite number, or larger than 1.8e+308"),
         ("", "is empty; expected a value (write null for None)"),
         ("''", "is empty; expected a value"),
     ],
@@ -84,6 +87,10 @@ def test_broken_yaml_is_refused_with_its_line(tmp_path):
     assert refusal(tmp_path, "a: [1, 2\nb: 3\n").startswith("is not valid YAML (line 2")
     assert "refers to itself" in refusal(tmp_path, "a: &x [*x]\n")
     assert "is not valid YAML" in refusal(tmp_path, "a: !!python/object:os.system {}\n")
+
+
+def test_what_is_nested_too_deeply_is_refused(tmp_path):
+    assert "nested too deeply" in refusal(tmp_path, "a: " + "[" * 2000)
 
 
 def test_unreadable_files_are_refused(tmp_path):
