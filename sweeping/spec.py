@@ -20,6 +20,7 @@ OWN_PARAMETERS = ("run_dir", "resume", "name", "group")
 
 _PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
+_LONGEST_NAME = 100  # in a folder's name and, with an ending, a database's; W&B's groups end at 128
 _MARGIN = re.compile(r"\bmargin\s*=\s*(\d+(?:\.\d+)?|\.\d+)\s*(?:percentage\s+)?(?:points?\b|%)", re.IGNORECASE)
 _MARGIN_WORD = re.compile(r"\bmargin\s*=\s*[^;\n]*", re.IGNORECASE)
 
@@ -141,6 +142,8 @@ def _refuse_keys(content: Mapping[str, Any], online: bool) -> None:
 
 
 def _name(name: str) -> str:
+    if len(name) > _LONGEST_NAME:
+        raise SweepError(f"name: has {len(name)} letters; it names a folder, so use at most {_LONGEST_NAME}")
     if not _SWEEP_NAME.fullmatch(name) or name.endswith((" ", ".")):
         raise SweepError(f"name: {name!r} cannot name a folder; use letters, digits, spaces, '.', '_' and '-'")
     return name

@@ -49,6 +49,7 @@ def test_a_program_is_also_looked_for_beside_sweep_py(write_sweep, workplace, tm
     [
         ({"program": "trian.py"}, "program: trian.py is not a file in "),
         ({"name": "../up"}, "name: '../up' cannot name a folder"),
+        ({"name": "n" * 300}, "name: has 300 letters; it names a folder, so use at most 100"),
         ({"parameters": {"run_dir": {"value": "x"}}}, "parameters.run_dir: sweep.py sets run_dir itself for every run"),
         ({"parameters": {"a b": {"value": 1}}}, "parameters.a b: a parameter's name is letters, digits"),
         ({"parameters": SEARCH}, "parameters.lr: a grid cannot go over uniform"),
