@@ -39,11 +39,11 @@ def test_a_point_keeps_its_key_when_the_grid_gains_values():
 
 
 def test_folders_are_readable_and_differ_where_values_only_look_alike():
-    axes = parameters(data={"values": ["../shared/my data", "../shared/my-data"]}, seed={"values": [1, "1"]})
+    axes = parameters(data={"values": ["../pictures/my data", "../pictures/my-data"]}, seed={"values": [1, "1"]})
     folders = [point.folder for point in grid_points(axes, None)]
     assert all("/" not in folder and " " not in folder and not folder.startswith(".") for folder in folders)
-    assert folders[0].startswith("data-.-shared-my-data_seed-1_") or folders[0].startswith(
-        "data-..-shared-my-data_seed-1_"
+    assert folders[0].startswith("data-.-pictures-my-data_seed-1_") or folders[0].startswith(
+        "data-..-pictures-my-data_seed-1_"
     )
     assert len(set(folders)) == 4
 
