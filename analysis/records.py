@@ -146,7 +146,7 @@ def _read_json(path: Path, warnings: list[str], *, required_key: bool = False) -
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: bad UTF-8, bad JSON, 5,000 digits
         warnings.append(f"{shown_path(path)}: skipped, not readable as JSON ({' '.join(str(error).split())})")
         return None
     if not isinstance(value, dict) or "schema_version" not in value or (required_key and not _OUR_KEYS & value.keys()):
@@ -169,6 +169,9 @@ def _read_run(folder: Path, warnings: list[str]) -> dict[str, Any] | None:
         return None
     environment = _read_json(folder / "environment.json", warnings) or {}
     config, summary = config or {}, summary or {}
+    for record, name in ((config, "config.json"), (summary, "summary.json")):
+        if not _is_usable(record, folder / name, warnings):
+            return None
     status = summary.get("status", "unfinished")
     if status not in STATUSES:
         warnings.append(f"{shown_path(folder / 'summary.json')}: unknown status {status!r}, counted as failed")
@@ -187,7 +190,23 @@ def _read_run(folder: Path, warnings: list[str]) -> dict[str, Any] | None:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    """``value`` as a float, infinite where it is too large for one, as JSON's 1e400 is; NaN where it is no number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _is_usable(record: dict[str, Any], path: Path, warnings: list[str]) -> bool:
+    """Whether what names a run and groups it are single values; a warning naming the file where one is not."""
+    for name in (*RUN_TEXT[3:], "seed"):
+        if isinstance(record.get(name), list | dict):
+            kind = "a list" if isinstance(record[name], list) else "a mapping"
+            warnings.append(f"{shown_path(path)}: run skipped, {name} is {kind}, expected a single value")
+            return False
+    return True
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -242,7 +261,7 @@ def _read_metrics(path: Path, run: str, warnings: list[str]) -> tuple[pd.DataFra
             columns["epoch"].append(_number(restore_numbers(row.get("epoch"))))
             columns["time_s"].append(_number(restore_numbers(row.get("time_s"))))
             columns["metric"].append(key)
-            columns["value"].append(float(number))
+            columns["value"].append(_number(number))
     # A last line cut short is the expected trace of kill -9; anything else is worth a word.
     if inner := [index + 1 for index in damaged if index != len(lines) - 1]:
         warnings.append(f"{shown_path(path)}: {len(inner)} unreadable lines skipped, first at line {inner[0]}")
@@ -255,9 +274,11 @@ def _read_metrics(path: Path, run: str, warnings: list[str]) -> tuple[pd.DataFra
 def _metric_row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or not isinstance(row.get("step"), int) or isinstance(row["step"], bool):
+        return None
+    if abs(row["step"]) >= 2**63:  # no step of ours, and more than a column of them can hold
         return None
     return row
 

@@ -168,6 +168,39 @@ def test_seed_beyond_64_bits_survives(runs: Path) -> None:
     assert read_records([runs]).runs["seed"].tolist() == [2**64 + 1]
 
 
+def test_numbers_too_large_for_a_float_are_infinite(runs: Path) -> None:
+    folder = write_run(runs / "a", summary={"test_accuracy": 10**400, "test_loss": -(10**400)}, steps=3)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"schema_version": 1, "step": 4, "train/loss": 10**400}) + "\n")
+        file.write(json.dumps({"schema_version": 1, "step": 10**400, "train/loss": 1.0}) + "\n")
+    records = read_records([runs])
+    assert records.runs[["test_accuracy", "test_loss"]].to_numpy().tolist() == [[math.inf, -math.inf]]
+    assert records.metrics["value"].iloc[-1] == math.inf
+    assert records.runs["damaged_lines"].tolist() == [1]
+
+
+def test_numbers_too_long_to_read_are_damage(runs: Path) -> None:
+    folder = write_run(runs / "a", steps=3)
+    (folder / "summary.json").write_text('{"schema_version": 1, "test_accuracy": ' + "9" * 5000 + "}")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"schema_version": 1, "step": 4, "train/loss": ' + "9" * 5000 + "}\n")
+    records = read_records([runs])
+    assert records.runs[["status", "damaged_lines"]].to_numpy().tolist() == [["unfinished", 1]]
+    assert records.warnings[0].startswith("runs/a/summary.json: skipped, not readable as JSON (Exceeds the limit")
+
+
+@pytest.mark.parametrize(("name", "value", "kind"), [("backend", {}, "a mapping"), ("seed", [1], "a list")])
+@pytest.mark.parametrize("file", ["config", "summary"])
+def test_a_run_named_by_no_single_value_is_skipped(runs: Path, name: str, value: object, kind: str, file: str) -> None:
+    folder = write_run(runs / "a")
+    write_run(runs / "b")
+    record = json.loads((folder / f"{file}.json").read_text())
+    (folder / f"{file}.json").write_text(json.dumps(record | {name: value}))
+    records = read_records([runs])
+    assert records.runs["run"].tolist() == ["runs/b"]
+    assert records.warnings == (f"runs/a/{file}.json: run skipped, {name} is {kind}, expected a single value",)
+
+
 def test_checkpoints_and_wandb_inside_a_run_are_not_runs(runs: Path) -> None:
     folder = write_run(runs / "a")
     write_run(folder / "wandb" / "run-1" / "files")
