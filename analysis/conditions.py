@@ -13,7 +13,7 @@ REFERENCE = "cudnn"
 # Config fields that do not change what is trained: two runs that differ only here are repeats of one another.
 _BOOKKEEPING = frozenset(
     {"data", "model", "dtype", "backend", "seed", "run_dir", "name", "group", "project", "track", "resume", "progress",
-     "device", "eval_every", "log_every", "checkpoint_every", "schema_version"}
+     "data_dir", "device", "eval_every", "log_every", "checkpoint_every", "schema_version"}
 )  # fmt: skip
 CONDITION = ["data", "model", "dtype", "settings"]
 
@@ -67,7 +67,7 @@ def _value_text(value: Any) -> str:
 
 
 def _seed_order(seed: Any) -> tuple[int, float, str]:
-    return (0, float(seed), "") if isinstance(seed, int | float) else (1, 0.0, str(seed))
+    return (0, seed, "") if isinstance(seed, int | float) else (1, 0.0, str(seed))
 
 
 def _backend_order(backend: Any) -> tuple[bool, str]:

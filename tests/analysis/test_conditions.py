@@ -17,6 +17,21 @@ def test_runs_of_other_settings_are_not_pooled(runs: Path) -> None:
     assert found == [("lenet5 on digits, fp32; lr=0.05", 2), ("lenet5 on digits, fp32; lr=0.1", 2)]
 
 
+def test_the_same_data_in_another_place_is_compared_and_its_place_not_named(runs: Path) -> None:
+    write_run(runs / "a", backend="triton", config={"data_dir": "/disks/one"})
+    write_run(runs / "b", backend="cudnn", config={"data_dir": "/home/someone/data"})
+    ((condition, group),) = conditions(read_records([runs]).runs)
+    assert condition["settings"] == ""
+    assert group["backend"].tolist() == ["triton", "cudnn"]
+
+
+def test_a_seed_too_large_for_a_float_has_its_place(runs: Path) -> None:
+    for seed in (10**400, 5):
+        write_run(runs / f"{seed % 7}", seed=0, config={"seed": seed})
+    ((_, group),) = conditions(read_records([runs]).runs)
+    assert group["seed"].tolist() == [5, 10**400]
+
+
 def test_names_folders_and_logging_do_not_divide_runs(runs: Path) -> None:
     write_run(runs / "a", config={"name": "a", "group": "x", "log_every": 1, "device": "cpu"})
     write_run(runs / "b", config={"name": "b", "group": "y", "log_every": 9, "device": "auto", "track": "off"})
