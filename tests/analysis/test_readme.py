@@ -108,8 +108,7 @@ def test_check_names_file_line_block_and_cell_and_changes_nothing(
     write(readme)
     assert main(["--check"]) == 0
     assert capsys.readouterr() == ("", "")
-    changed = readme.read_text().replace("0.123", "0.100").replace("4096", "1")
-    readme.write_text(changed)
+    readme.write_text(changed := readme.read_text().replace("0.123", "0.100").replace("4096", "1"))
     assert main(["--check", "--readme", str(readme)]) == 1
     found = "row 1, Step ms: the block has 0.100, the record gives 0.123 (2 lines differ)"
     assert capsys.readouterr().out == f"README.md:3: results: speeds/speeds.csv: {found}\n"
