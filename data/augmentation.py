@@ -1,11 +1,7 @@
 """Normalisation and augmentation of whole uint8 batches on the device they live on."""
 
-from typing import Literal
-
 import torch
 from einops import rearrange, repeat
-
-Border = Literal["reflect", "zero"]
 
 
 def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -19,30 +15,21 @@ def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, dtype
     return images.to(wide).mul(scale).sub_(shift).to(dtype)
 
 
-def augment(
-    images: torch.Tensor,
-    *,
-    flip: bool,
-    translate: int,
-    generator: torch.Generator,
-    border: Border = "reflect",
-) -> torch.Tensor:
+def augment(images: torch.Tensor, *, flip: bool, translate: int, generator: torch.Generator) -> torch.Tensor:
     """Mirror each uint8 (N, C, H, W) picture with probability 1/2 and shift it by up to `translate` pixels each way.
 
     Shifts are whole pixels, uniform over -translate..translate, independent for rows and columns (Keller Jordan's
-    airbench does the same by padding and cropping); what comes into view is the mirrored picture (`"reflect"`) or
-    black (`"zero"`). Numbers are drawn on the generator's device, so one CPU generator gives the same pictures on
-    every device. They are drawn in one order whatever `flip` is: the shifts of a run do not depend on it.
+    airbench does the same by padding and cropping); what comes into view is the mirrored picture. Numbers are
+    drawn on the generator's device, so one CPU generator gives the same pictures on every device. They are drawn in
+    one order whatever `flip` is: the shifts of a run do not depend on it.
 
     Raises:
-        ValueError: `translate` is negative, or so large that a reflected picture would need reflecting twice.
+        ValueError: `translate` is negative, or so large that the picture would need reflecting twice.
     """
     num, _, height, width = images.shape
-    limit = min(height, width) - 1 if border == "reflect" else min(height, width)
+    limit = min(height, width) - 1
     if not 0 <= translate <= limit:
-        raise ValueError(
-            f"translate={translate}; expected 0..{limit} pixels for {height}x{width} pictures, {border} border"
-        )
+        raise ValueError(f"translate={translate}; expected 0..{limit} pixels for {height}x{width} pictures")
     drawn_on = generator.device
     mirrored = (torch.rand(num, generator=generator, device=drawn_on) < 0.5) & flip
     shift = torch.randint(-translate, translate + 1, (2, num), generator=generator, device=drawn_on)
@@ -50,22 +37,15 @@ def augment(
 
     rows = torch.arange(height, device=images.device) + rearrange(shift[0], "n -> n 1")  # [N, H]
     columns = torch.arange(width, device=images.device) + rearrange(shift[1], "n -> n 1")  # [N, W]
-    inside = rearrange(_inside(rows, height), "n h -> n 1 h 1") & rearrange(_inside(columns, width), "n w -> n 1 1 w")
     rows, columns = _reflected(rows, height), _reflected(columns, width)
     columns = torch.where(rearrange(mirrored, "n -> n 1"), width - 1 - columns, columns)
 
     source = rearrange(rows * width, "n h -> n h 1") + rearrange(columns, "n w -> n 1 w")  # [N, H, W]
     source = repeat(source, "n h w -> n c (h w)", c=images.shape[1])
     moved = rearrange(images, "n c h w -> n c (h w)").gather(2, source)
-    moved = rearrange(moved, "n c (h w) -> n c h w", h=height)
-    return moved if border == "reflect" else moved.masked_fill_(~inside, 0)
-
-
-def _inside(positions: torch.Tensor, size: int) -> torch.Tensor:
-    return (positions >= 0) & (positions < size)
+    return rearrange(moved, "n c (h w) -> n c h w", h=height)
 
 
 def _reflected(positions: torch.Tensor, size: int) -> torch.Tensor:
     """Positions past an edge come back from it, the edge itself not repeated: -1 -> 1, size -> size - 2."""
-    folded = (size - 1) - ((size - 1) - positions.abs()).abs()
-    return folded.clamp_(min=0)  # only a zero border, whose pixels are blanked, reaches past the far edge twice
+    return (size - 1) - ((size - 1) - positions.abs()).abs()

@@ -21,11 +21,10 @@ def epoch_batches(
     *,
     seed: int,
     epoch: int,
-    shuffle: bool,
     drop_last: bool,
     device: torch.device | str = "cpu",
 ) -> Iterator[torch.Tensor]:
-    """Yield int64 index tensors (batch_size,) on `device` that cover 0..num_samples-1 once.
+    """Yield int64 index tensors (batch_size,) on `device` that cover 0..num_samples-1 once, shuffled.
 
     The last one is shorter when `batch_size` does not divide `num_samples`, and left out with `drop_last`;
     `drop_last` never leaves an epoch without a batch: fewer samples than one batch make one short batch.
@@ -41,7 +40,7 @@ def epoch_batches(
     ):
         if value < least:
             raise ValueError(f"{argument}={value}; expected at least {least}")
-    return _index_batches(num_samples, batch_size, seed, epoch, shuffle, drop_last, device)
+    return _index_batches(num_samples, batch_size, seed, epoch, drop_last, device)
 
 
 def num_batches(num_samples: int, batch_size: int, *, drop_last: bool) -> int:
@@ -51,13 +50,10 @@ def num_batches(num_samples: int, batch_size: int, *, drop_last: bool) -> int:
 
 
 def _index_batches(
-    num_samples: int, batch_size: int, seed: int, epoch: int, shuffle: bool, drop_last: bool, device: torch.device | str
+    num_samples: int, batch_size: int, seed: int, epoch: int, drop_last: bool, device: torch.device | str
 ) -> Iterator[torch.Tensor]:
-    if shuffle:
-        # Permuted on the CPU so that the order is the same whatever the device is.
-        order = torch.randperm(num_samples, generator=epoch_generator(seed=seed, epoch=epoch, stream=SHUFFLE_STREAM))
-    else:
-        order = torch.arange(num_samples)
-    order = order.to(device)
+    # Permuted on the CPU so that the order is the same whatever the device is.
+    generator = epoch_generator(seed=seed, epoch=epoch, stream=SHUFFLE_STREAM)
+    order = torch.randperm(num_samples, generator=generator).to(device)
     for batch in range(num_batches(num_samples, batch_size, drop_last=drop_last)):
         yield order[batch * batch_size : (batch + 1) * batch_size]

@@ -91,7 +91,6 @@ def batches_left_in_epoch(job: Job, step: int) -> Iterator[Tensor]:
         job.config.batch_size,
         seed=job.config.seed,
         epoch=epoch,
-        shuffle=True,
         drop_last=True,
         device=job.device,
     )

@@ -10,7 +10,7 @@ from data.batches import AUGMENTATION_STREAM, SHUFFLE_STREAM, epoch_batches, epo
 
 
 def _order(num: int = 103, size: int = 10, **changes: Any) -> list[list[int]]:
-    settings = {"seed": 3, "epoch": 2, "shuffle": True, "drop_last": False, **changes}
+    settings = {"seed": 3, "epoch": 2, "drop_last": False, **changes}
     return [batch.tolist() for batch in epoch_batches(num, size, **settings)]
 
 
@@ -18,10 +18,6 @@ def test_every_sample_once() -> None:
     batches = _order()
     assert [len(batch) for batch in batches] == [10] * 10 + [3]
     assert sorted(chain(*batches)) == list(range(103))
-
-
-def test_without_shuffling_the_order_is_the_files() -> None:
-    assert list(chain(*_order(shuffle=False))) == list(range(103))
 
 
 def test_drop_last_leaves_out_the_short_batch_but_never_the_only_one() -> None:
