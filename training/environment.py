@@ -18,7 +18,7 @@ SOURCE = Path(__file__).resolve().parents[1]
 
 
 def environment_record(config: Config, device: torch.device) -> dict[str, Any]:
-    """Everything DESIGN's environment.json holds; what this machine does not have is None.
+    """The content of environment.json, without schema_version; what this machine does not have is None.
 
     `commit` and `dirty` are those of this project's source, whatever the working directory, and None when the source
     is not a git checkout or git is not installed.
