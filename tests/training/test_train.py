@@ -111,11 +111,25 @@ def test_off_works_where_wandb_is_not_installed_and_the_summary_fits_one_screen(
     assert not (tmp_path / "wandb").exists()
 
 
-@pytest.mark.parametrize("argument", ["--model=nope", "--dtype=fp8"])
-def test_a_bad_argument_is_one_line_and_exit_2(tmp_path, argument):
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"model": "nope"}, "expected one of: "),
+        ({"backend": "nope"}, "auto"),
+        ({"data": "nowhere/at/all"}, "nowhere/at/all: no such folder; expected "),
+        ({"data": "cifar10", "data_dir": "~nosuchuser/x"}, "~nosuchuser/x: no such user's home"),
+        ({"data": "cifar10", "data_dir": "damaged"}, "train-0.parquet"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path, fields, expected):
+    (tmp_path / "work").mkdir()
+    for split in ("train", "test"):
+        path = tmp_path / "work" / "damaged" / f"{split}-0.parquet"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"PAR1 cut short")
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "train.py"), argument],
-        cwd=tmp_path,
+        command(**fields),
+        cwd=tmp_path / "work",
         env=environment(),
         capture_output=True,
         text=True,
@@ -123,8 +137,9 @@ def test_a_bad_argument_is_one_line_and_exit_2(tmp_path, argument):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("train.py: ")
+    assert expected in done.stderr
     assert done.stderr.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert [entry.name for entry in (tmp_path / "work").iterdir()] == ["damaged"]
 
 
 def test_the_offline_wandb_run_holds_config_history_and_summary(tmp_path):
