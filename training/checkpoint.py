@@ -34,6 +34,20 @@ class Progress:
     """Seconds in the training loop, without evaluation and checkpoints."""
 
 
+CONTENT = {
+    "config": dict,
+    "progress": dict,
+    "measurements": dict,
+    "model": dict,
+    "optimizer": dict,
+    "schedule": dict,
+    "scaler": dict,
+    "rng_cpu": torch.Tensor,
+    "rng_cuda": list,
+}
+"""What a checkpoint holds beside schema_version."""
+
+
 @dataclass(frozen=True)
 class Trainee:
     """What is trained and what trains it."""
@@ -80,6 +94,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise RunFolderError(f"{path} cannot be read as a checkpoint: {reason}") from error
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
         raise RunFolderError(f"{path} is not a checkpoint of train.py with schema_version {SCHEMA_VERSION}")
+    wrong = [name for name, kind in CONTENT.items() if not isinstance(content.get(name), kind)]
+    if wrong:
+        raise RunFolderError(f"{path} is not a whole checkpoint of train.py: missing or damaged: {', '.join(wrong)}")
     return content
 
 
@@ -87,17 +104,21 @@ def restore(content: dict[str, Any], trainee: Trainee) -> Progress:
     """Put a checkpoint's weights, optimizer, schedule and random states back; return how far it had come.
 
     Raises:
-        RunFolderError: the weights are not those of this network.
+        RunFolderError: the weights are not those of this network, or the rest is not what trains it.
     """
     try:
         trainee.model.load_state_dict(content["model"])
     except RuntimeError as error:
         raise RunFolderError(f"the checkpoint's weights do not fit: {error}") from error
-    trainee.optimizer.load_state_dict(content["optimizer"])
-    trainee.schedule.load_state_dict(content["schedule"])
-    trainee.scaler.load_state_dict(content["scaler"])
-    torch.set_rng_state(content["rng_cpu"])
-    if content["rng_cuda"] and len(content["rng_cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(content["rng_cuda"])
-    known = {field.name for field in fields(Progress)}
-    return Progress(**{name: value for name, value in content["progress"].items() if name in known})
+    try:
+        trainee.optimizer.load_state_dict(content["optimizer"])
+        trainee.schedule.load_state_dict({name: content["schedule"][name] for name in trainee.schedule.state_dict()})
+        trainee.scaler.load_state_dict(content["scaler"])
+        torch.set_rng_state(content["rng_cpu"])
+        if content["rng_cuda"] and len(content["rng_cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(content["rng_cuda"])
+        known = {field.name for field in fields(Progress)}
+        return Progress(**{name: value for name, value in content["progress"].items() if name in known})
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:  # whatever a state lacks
+        reason = f"{type(error).__name__}: {error}"
+        raise RunFolderError(f"the checkpoint's optimizer, schedule or random state does not fit: {reason}") from error

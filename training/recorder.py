@@ -120,6 +120,16 @@ class Recorder:
         self._tracker.log(row)
 
 
+def check_measurements(record: dict[str, Any]) -> None:
+    """Raise ValueError unless `Recorder.restore` can take `record`."""
+    window, times = record.get("window"), record.get("times")
+    if not isinstance(window, list) or any(not isinstance(entry, list) or len(entry) != 3 for entry in window):
+        raise ValueError("measurements: window; expected a list of loss, right answers and samples")
+    expected = {"milliseconds": list, "steady_samples": int, "steady_seconds": float}
+    if not isinstance(times, dict) or any(not isinstance(times.get(name), kind) for name, kind in expected.items()):
+        raise ValueError(f"measurements: times; expected {', '.join(expected)}")
+
+
 def rows_until(rows: list[Row], progress: Progress) -> list[Row]:
     """Those of a run's rows that a checkpoint with `progress` stands behind; what came after it will come again."""
     return [row for row in rows if row["step"] <= (progress.evaluated_step if "test/loss" in row else progress.step)]

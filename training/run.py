@@ -1,5 +1,6 @@
 """One run from settings to records: prepare everything, train, and leave a folder that says what happened."""
 
+import copy
 import os
 import secrets
 import shutil
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import kernels
-from data import load_data
+from data import ImageData, load_data
 from data.augmentation import normalise
 from data.batches import num_batches
 from models import available_models, build_model
@@ -102,11 +104,26 @@ def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     model.to(device)
+    if min(config.batch_size, len(data.train)) == 1:
+        _check_single_samples(model, data, config)
     steps_per_epoch = num_batches(len(data.train), config.batch_size, drop_last=True)
     total_steps = min(config.epochs * steps_per_epoch, config.max_steps or config.epochs * steps_per_epoch)
     optimizer = make_optimizer(model, config)
     trainee = Trainee(model, optimizer, make_schedule(optimizer, config, total_steps), make_scaler(config, device))
     return Job(config, data, device, trainee, run_dir, steps_per_epoch, total_steps)
+
+
+def _check_single_samples(model: nn.Module, data: ImageData, config: Config) -> None:
+    """ConfigError if a batch of one sample leaves a batch normalisation a single value for each channel."""
+    image = normalise(data.train.images[:1], data.mean, data.std, torch.float32)
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model)(image)  # a copy, since it counts what it has seen
+    except ValueError as error:
+        raise ConfigError(
+            f"batch_size={config.batch_size}: {config.model} cannot learn from one sample a step "
+            f"({len(data.train)} to train on): {error}; expected at least 2"
+        ) from error
 
 
 def begin_progress(job: Job, start: Start) -> Progress:

@@ -26,6 +26,7 @@ OWN_NAMES = frozenset(
 )
 LAST_CHECKPOINT = Path("checkpoints") / "last.pt"
 BEST_CHECKPOINT = Path("checkpoints") / "best.pt"
+RESUME_EXPECTED = "expected auto, never, a run or a checkpoint"
 
 
 class RunFolderError(ValueError):
@@ -129,9 +130,9 @@ def run_dir_of(config: Config) -> Path:
     if config.run_dir is not None:
         return config.run_dir
     if config.resume not in ("auto", "never"):
-        checkpoint = checkpoint_asked_for(config.resume)
-        if checkpoint.parent.name == LAST_CHECKPOINT.parent.name:
-            return checkpoint.parent.parent
+        run = run_of_checkpoint(checkpoint_asked_for(config.resume))
+        if run is not None:
+            return run
     data = Path(config.data).name or "data"
     when = datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{when}-{data}-{config.model}-{config.backend}-seed{config.seed}-{secrets.token_hex(2)}"
@@ -141,11 +142,21 @@ def checkpoint_asked_for(resume: str) -> Path:
     """The checkpoint file that `--resume <path>` means: the file itself, or a run folder's last one.
 
     Raises:
-        RunFolderError: there is no such file.
+        RunFolderError: there is no such file, or it cannot be looked for.
     """
     path = Path(resume)
-    if path.is_dir():
-        path = path / LAST_CHECKPOINT
-    if not path.is_file():
-        raise RunFolderError(f"resume={resume!r}: no checkpoint at {path}; expected auto, never, a run or a checkpoint")
+    try:
+        if path.is_dir():
+            path = path / LAST_CHECKPOINT
+        found = path.is_file()
+    except OSError as error:  # a name longer than the disk allows, a folder on the way without permission
+        raise RunFolderError(f"resume={resume!r}: {error.strerror or error}; {RESUME_EXPECTED}") from error
+    if not found:
+        raise RunFolderError(f"resume={resume!r}: no checkpoint at {path}; {RESUME_EXPECTED}")
     return path
+
+
+def run_of_checkpoint(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint file lies in, or None when it was copied elsewhere."""
+    folder = checkpoint.absolute().parent
+    return folder.parent if folder.name == LAST_CHECKPOINT.parent.name else None

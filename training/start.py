@@ -6,9 +6,9 @@ from typing import Any
 
 from training.checkpoint import Progress, read_checkpoint
 from training.config import Config
-from training.recorder import rows_until
+from training.recorder import check_measurements, rows_until
 from training.records import Row, read_rows
-from training.run_folder import LAST_CHECKPOINT, RunFolder, RunFolderError, checkpoint_asked_for
+from training.run_folder import LAST_CHECKPOINT, RunFolder, RunFolderError, checkpoint_asked_for, run_of_checkpoint
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def find_start(folder: RunFolder, config: Config) -> Start:
         return Start() if asked is None else _at_checkpoint(checkpoint_asked_for(config.resume), folder, config)
     if config.resume == "never":
         raise RunFolderError(f"run_dir {folder.path} holds a run and resume is never; expected a new run_dir")
-    if asked is not None and _same(asked.parent.parent, folder.path):
+    run = None if asked is None else run_of_checkpoint(asked)
+    if run is not None and _same(run, folder.path):
         return _at_checkpoint(checkpoint_asked_for(config.resume), folder, config)  # one of this run's own
     if asked is not None and not _same(asked, folder.path) and recorded.get("resume") != config.resume:
         raise RunFolderError(f"run_dir {folder.path} holds another run than {asked}; give a new run_dir")
@@ -53,12 +54,15 @@ def find_start(folder: RunFolder, config: Config) -> Start:
 def _at_checkpoint(path: Path, folder: RunFolder, config: Config) -> Start:
     content = read_checkpoint(path)
     _refuse_differences(path, config, content["config"])
-    metrics = path.parent.parent / "metrics.jsonl"
+    run = run_of_checkpoint(path)  # the records beside a checkpoint that was copied elsewhere are not its own
+    where = path if run is None else f"{run / 'metrics.jsonl'} and {path}"
     try:
-        rows = rows_until(read_rows(metrics), Progress(**content["progress"]))
+        progress = Progress(**content["progress"])
+        check_measurements(content["measurements"])
+        rows = [] if run is None else rows_until(read_rows(run / "metrics.jsonl"), progress)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{metrics} and {path} cannot be gone on with: {error}") from error
-    in_place = _same(path.parent.parent, folder.path)
+        raise RunFolderError(f"{where} cannot be gone on with: {error}") from error
+    in_place = run is not None and _same(run, folder.path)
     return Start(checkpoint=content, rows=rows, run_id=content["progress"]["run_id"] if in_place else None)
 
 

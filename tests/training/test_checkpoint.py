@@ -62,6 +62,35 @@ def test_somebody_elses_weights_are_refused(tmp_path):
         read_checkpoint(tmp_path / "other.pt")
 
 
+def test_a_forged_checkpoint_is_one_line_that_names_what_it_lacks(tmp_path):
+    path = tmp_path / "forged.pt"
+    torch.save({"schema_version": 1}, path)
+    with pytest.raises(RunFolderError, match=r"forged\.pt is not a whole checkpoint.*damaged: config, progress, "):
+        read_checkpoint(path)
+    save_checkpoint(path, make_trainee(Config()), Progress("a", "now"), Config(), {})
+    torch.save({**read_checkpoint(path), "progress": 3}, path)
+    with pytest.raises(RunFolderError, match=r"damaged: progress$"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("optimizer", {}),
+        ("optimizer", {"state": {}, "param_groups": []}),
+        ("schedule", {1: 2}),
+        ("rng_cpu", torch.zeros(3)),
+        ("progress", {}),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(tmp_path, part, value):
+    config, path = Config(), tmp_path / "last.pt"
+    save_checkpoint(path, make_trainee(config), Progress("a", "now"), config, {})
+    with pytest.raises(RunFolderError, match="optimizer, schedule or random state does not fit: ") as caught:
+        restore(read_checkpoint(path) | {part: value}, make_trainee(config))
+    assert "\n" not in str(caught.value)
+
+
 def test_weights_of_another_shape_are_refused(tmp_path):
     config, path = Config(), tmp_path / "last.pt"
     save_checkpoint(path, make_trainee(config), Progress("a", "now"), config, {})

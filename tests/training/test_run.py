@@ -105,13 +105,16 @@ def test_backends_start_from_the_same_weights_and_see_the_same_batches(small, qu
     monkeypatch.setattr(loop, "train_step", watched)
     for backend in ("cudnn", "triton"):
         quietly(
-            small(model="lenet5", backend=backend, augment=True, batch_size=32, max_steps=4, run_dir=tmp_path / backend)
+            small(
+                model="lenet5", backend=backend, augment=True, batch_size=32, max_steps=10, run_dir=tmp_path / backend
+            )
         )
     assert seen["cudnn"][0].keys() == seen["triton"][0].keys()
     assert all(torch.equal(value, seen["triton"][0][name]) for name, value in seen["cudnn"][0].items())
-    assert len(seen["cudnn"]) == 5
+    assert len(seen["cudnn"]) == 11
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(seen["triton"][1:], seen["cudnn"][1:], strict=True))
     losses = {name: [row["train/loss"] for row in metrics(tmp_path / name) if "train/loss" in row] for name in seen}
+    assert len(losses["triton"]) == 10
     assert losses["triton"] == pytest.approx(losses["cudnn"], rel=1e-4)
     summary = read_json(tmp_path / "triton" / "summary.json")
     assert summary["conv_library"] == "triton"
@@ -188,6 +191,35 @@ def test_a_checkpoint_can_be_taken_up_in_a_new_folder(small, quietly, tmp_path, 
     assert quietly(small(run_dir=tmp_path / "branch", resume=str(tmp_path / "run"))).had_ended_before
     with pytest.raises(RunFolderError, match="holds another run"):
         quietly(small(run_dir=tmp_path / "whole", resume=str(tmp_path / "run")))
+
+
+def test_a_copied_checkpoint_leaves_the_records_beside_it_alone(small, quietly, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        first = quietly(small())
+    copied = tmp_path / "kept" / "copies" / "last.pt"
+    copied.parent.mkdir(parents=True)
+    shutil.copy(tmp_path / "run" / LAST_CHECKPOINT, copied)
+    (tmp_path / "kept" / "metrics.jsonl").write_text('{"schema_version":1,"step":1,"train/loss":777.0}\n')
+    second = quietly(small(run_dir=tmp_path / "branch", resume=str(copied)))
+    assert second.summary["run_id"] != first.summary["run_id"]
+    quietly(small(run_dir=tmp_path / "whole"))
+    assert metrics(tmp_path / "branch") == [row for row in metrics(tmp_path / "whole") if row["step"] > 3]
+    assert_same_weights(tmp_path / "branch", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("measurements", [{}, {"window": [[1.0]], "times": {}}])
+def test_a_checkpoint_with_damaged_measurements_is_refused_and_creates_nothing(
+    small, quietly, tmp_path, monkeypatch, measurements
+):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        quietly(small())
+    path = tmp_path / "run" / LAST_CHECKPOINT
+    torch.save({**read_checkpoint(path), "measurements": measurements}, path)
+    with pytest.raises(RunFolderError, match=r"last\.pt cannot be gone on with: measurements"):
+        quietly(small(run_dir=tmp_path / "branch", resume=str(tmp_path / "run")))
+    assert not (tmp_path / "branch").exists()
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_over(small, quietly, tmp_path):
@@ -270,6 +302,10 @@ def test_low_precision_trains_with_fp32_weights(small, quietly, tmp_path, dtype)
         ({"model": "nope"}, "model='nope'; expected one of: .*lenet5"),
         ({"data": "nope"}, "nope"),
         ({"lr": math.nan}, "lr=nan"),
+        (
+            {"model": "convnet", "batch_size": 1},
+            "batch_size=1: convnet cannot learn from one sample a step.*at least 2",
+        ),
         ({"resume": "/nowhere/last.pt"}, "no checkpoint at /nowhere/last.pt"),
     ],
 )

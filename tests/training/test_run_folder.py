@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from training.config import Config
-from training.run_folder import RunFolder, RunFolderError, checkpoint_asked_for, run_dir_of
+from training.run_folder import RunFolder, RunFolderError, checkpoint_asked_for, run_dir_of, run_of_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -104,3 +104,13 @@ def test_run_dir_is_the_one_given_or_the_one_resumed_or_new(tmp_path):
 def test_a_checkpoint_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RunFolderError, match="no checkpoint at"):
         checkpoint_asked_for(str(tmp_path))
+    with pytest.raises(RunFolderError, match=r"^resume='a{300}': File name too long; expected auto, never, a run"):
+        checkpoint_asked_for("a" * 300)
+
+
+def test_a_checkpoint_belongs_to_the_run_whose_checkpoints_folder_holds_it(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.pt"
+    checkpoint.parent.mkdir(parents=True)
+    monkeypatch.chdir(checkpoint.parent)
+    assert run_of_checkpoint(checkpoint) == run_of_checkpoint(Path("last.pt")) == tmp_path / "run"
+    assert run_of_checkpoint(tmp_path / "run" / "copies" / "last.pt") is None
