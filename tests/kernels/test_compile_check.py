@@ -67,3 +67,10 @@ def test_unknown_target_is_refused_with_the_known_ones_named(capsys: pytest.Capt
         main(["--targets", "cuda:42"])
     assert refused.value.code == 2
     assert "cuda:90" in capsys.readouterr().err
+
+
+def test_unknown_case_is_refused_with_the_known_ones_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--cases", "nope"])
+    assert refused.value.code == 2
+    assert "3x3_pool2" in capsys.readouterr().err

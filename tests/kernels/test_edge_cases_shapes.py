@@ -133,7 +133,7 @@ def test_10_a_dilated_window_that_steps_over_every_pixel_refused() -> None:
     x, weight = random(1, 1, 3, 1), random(1, 1, 1, 1)
     assert_refused(message, x, weight, pool=MaxPool(2, None, (0, 1), dilation=2))
     pool = MaxPool(3, 1, 1, dilation=3)  # its first window starts at -1 and meets pixel 2
-    assert_refused("would hold no pixel", random(1, 1, 2), random(1, 1, 1), pool=MaxPool(2, 1, 1, dilation=4))
+    assert_refused("would hold no pixel", random(1, 1, 3), random(1, 1, 1), pool=MaxPool(2, 1, 1, dilation=4))
     assert_as_pytorch(random(2, 1, 6, 5), random(1, 1, 1, 1), pool=pool)
 
 

@@ -1,0 +1,87 @@
+"""Refusals that the numbered edge cases do not cover, and the text a layer's settings travel as."""
+
+import pytest
+import torch
+
+from kernels import AvgPool, MaxPool, conv_relu_pool
+from kernels.arguments import ArgumentError, Layer, build_geometry, layer_from_text, parse_layer
+from kernels.conv_relu_pool_forward import empty_saved
+from tests.kernels.exact import DEVICE
+
+
+def tensors() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(1, 2, 8, 8, device=DEVICE), torch.zeros(3, 2, 3, 3, device=DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ({"stride": 1}, {"stride": True}),
+        ({"stride": 1}, {"stride": 1.0}),
+        ({"stride": (1, 1)}, {"stride": (True, 1.0)}),
+        ({"groups": 1}, {"groups": True}),
+        ({"pool": MaxPool(2)}, {"pool": MaxPool(2.0)}),  # type: ignore[arg-type]
+        ({"pool": MaxPool((2, 2))}, {"pool": MaxPool((2, 2.0))}),  # type: ignore[arg-type]
+        ({"pool": MaxPool(2, ceil_mode=True)}, {"pool": MaxPool(2, ceil_mode=1)}),  # type: ignore[arg-type]
+    ],
+)
+def test_a_bad_setting_is_refused_after_an_equal_good_one_was_accepted(
+    good: dict[str, object], bad: dict[str, object]
+) -> None:
+    x, weight = tensors()
+    conv_relu_pool(x, weight, backend="triton", **good)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError):
+        conv_relu_pool(x, weight, backend="triton", **bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", ["triton", "cudnn"])
+@pytest.mark.parametrize(
+    ("pool", "named"),
+    [
+        (MaxPool(3, ceil_mode="no"), "ceil_mode"),  # type: ignore[arg-type]
+        (AvgPool(2, count_include_pad="no"), "count_include_pad"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_flag_of_the_pool_is_a_bool(pool: MaxPool | AvgPool, named: str, backend: str) -> None:
+    with pytest.raises(ArgumentError, match=named):
+        conv_relu_pool(*tensors(), pool=pool, backend=backend)
+
+
+def test_sparse_input_is_refused_by_name() -> None:
+    x, weight = tensors()
+    conv_relu_pool(x, weight, backend="triton")
+    with pytest.raises(ArgumentError, match="expected x to be a dense"):
+        conv_relu_pool(x.to_sparse(), weight, backend="triton")
+
+
+def test_codes_are_as_wide_as_the_window_needs() -> None:
+    for window, expected in ((15, torch.uint8), (16, torch.int16), (181, torch.int16), (182, torch.int32)):
+        layer = parse_layer((1, 1), 1, 0, 1, 1, "relu", MaxPool(window))
+        geometry, shapes = build_geometry((1, 1, window, window), (1, 1, 1, 1), layer)
+        code, _ = empty_saved(torch.empty(1, 1, 1, 1), geometry, shapes)
+        assert code is not None
+        assert code.dtype == expected
+        assert geometry.window - 1 <= torch.iinfo(expected).max
+        assert geometry.code_off not in range(geometry.window)
+
+
+def test_the_largest_element_of_a_window_of_33124_gets_its_gradient() -> None:
+    x = torch.zeros(1, 1, 182, 182, device=DEVICE)
+    x[0, 0, -1, -1] = 1
+    x.requires_grad_()
+    weight = torch.ones(1, 1, 1, 1, device=DEVICE)
+    conv_relu_pool(x, weight, pool=MaxPool(182), backend="triton").sum().backward()
+    assert x.grad is not None
+    assert x.grad.nonzero().tolist() == [[0, 0, 181, 181]]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_layer_is_read_back_from_its_text(rank: int) -> None:
+    layer = parse_layer((3,) * rank, 1, "same", 2, 2, "gelu", AvgPool(3, 2, 1, ceil_mode=True, count_include_pad=False))
+    assert layer_from_text(layer.text()) == layer
+    assert isinstance(layer_from_text(layer.text()), Layer)
+
+
+def test_a_text_that_no_layer_wrote_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="expected layer"):
+        layer_from_text("stride=1,1")
