@@ -8,7 +8,7 @@ import functools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,6 +119,9 @@ def _pool_fields(pool: Pool, rank: int) -> tuple[str, Sizes, Sizes, Sizes, Sizes
         return "none", ones, ones, zeros, ones
     if not isinstance(pool, (MaxPool, AvgPool)):
         raise ArgumentError(f"expected pool to be MaxPool, AvgPool or None, but got {type(pool).__name__}")
+    for name in ("ceil_mode", "count_include_pad"):
+        if not isinstance(getattr(pool, name, False), bool):
+            raise ArgumentError(f"expected pool.{name} to be True or False, but got {getattr(pool, name)!r}")
     window = _at_least(_per_dimension(pool.kernel, rank, "pool.kernel"), 1, "pool.kernel should be greater than zero")
     stride = window
     if pool.stride is not None and pool.stride != [] and pool.stride != ():
@@ -190,6 +193,9 @@ def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     for name, value in (("x", x), ("weight", weight), ("bias", bias)):
         if not isinstance(value, Tensor) and not (name == "bias" and value is None):
             raise TypeError(f"expected {name} to be a Tensor, but got {type(value).__name__}")
+    for name, value in (("x", x), ("weight", weight), ("bias", bias)):
+        if value is not None and value.layout != torch.strided:
+            raise ArgumentError(f"expected {name} to be a dense (strided) tensor, but its layout is {value.layout}")
     if weight.dim() not in (3, 4, 5):
         raise ArgumentError(
             f"expected weight to have 3, 4 or 5 dimensions (K, C/groups, *kernel), but got {weight.dim()}"
@@ -347,6 +353,3 @@ def build_geometry(x_size: Sequence[int], weight_size: Sequence[int], layer: Lay
         **per_dimension,
     )
     return geometry, Shapes(x_size[0], _triple(spatial, 1), _triple(conv, 1), _triple(output, 1))
-
-
-Backend = Literal["auto", "triton", "cudnn", "compile"]

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, fields
 
+from kernels.compile_cases import CASE_NAMES
 from kernels.tiles import TARGETS
 
 
@@ -74,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS, metavar="TARGET")
     parser.add_argument("--cases", nargs="+", default=[], metavar="NAME", help="only these layers (default: all)")
     options = parser.parse_args(arguments)
+    unknown = set(options.cases) - set(CASE_NAMES)
+    if unknown:
+        parser.error(f"unknown case {min(unknown)!r}: expected one of {', '.join(CASE_NAMES)}")
     if not _interpreting_off():
         # Interpreting is settled when a kernel module is read: compile in a child that reads them with it off.
         command = [

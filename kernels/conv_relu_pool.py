@@ -34,7 +34,7 @@ def conv_relu_pool(
     AvgPool or None. Returns (N, K, *output) or (K, *output) in x's dtype, channels_last if x or weight is.
 
     `backend`: "triton" runs this project's kernels alone; "cudnn" is eager PyTorch (oneDNN on a CPU); "compile" the
-    same under torch.compile; "auto" the fastest measured choice for the shape, which without a GPU is eager PyTorch.
+    same under torch.compile; "auto" is for the fastest measured choice per shape, and eager PyTorch until there is one.
 
     Values and gradients are PyTorch's for the same composition: the first of equal window elements wins, the last NaN
     beats everything, relu'(0) = 0. Raises ArgumentError (a ValueError and a RuntimeError) that names the argument.
@@ -78,11 +78,17 @@ def _key(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Any:
         if any([t.dtype is not x.dtype for t in tensors]):
             return None
         # Types too: a stride of True or 1.0 equals 1 and is refused all the same.
-        key = (*[(t.shape, t.device) for t in tensors], x.dtype, settings, *[type(s) for s in settings])
+        pool = settings[-1]
+        kinds = [_kind(s) for s in (*settings, *(vars(pool).values() if pool is not None else ()))]
+        key = (*[(t.shape, t.device, t.layout) for t in tensors], x.dtype, settings, *kinds)
         hash(key)
     except (AttributeError, TypeError):
         return None
     return key
+
+
+def _kind(value: Any) -> Any:
+    return tuple([type(v) for v in value]) if type(value) is tuple else type(value)
 
 
 def _accept(key: Any, layer: str) -> None:

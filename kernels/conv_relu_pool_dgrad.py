@@ -156,7 +156,7 @@ def conv_relu_pool_dgrad(
         return
     weight = channels_innermost(weight)
     kind = operand_kind(grad.dtype)
-    tile = tile or dgrad_tile(geometry, shapes.phase_pixels(geometry), grad.dtype, current_target(), kind)
+    tile = tile or dgrad_tile(geometry, shapes.phase_pixels(geometry), current_target(), kind)
     extra = code if code is not None else saved
     launched = _prepare(
         geometry, shapes, grad.dtype, kind, tile, layout_of(grad), None if extra is None else layout_of(extra),

@@ -27,7 +27,7 @@ from kernels.device_functions import (
     split_tap,
     widen,
 )
-from kernels.geometry import Geometry, Shapes
+from kernels.geometry import MAX_BYTE_WINDOW, MAX_INT16_WINDOW, Geometry, Shapes
 from kernels.launch import (
     Layout,
     Prepared,
@@ -214,7 +214,7 @@ def conv_relu_pool_forward(
         return
     weight = channels_innermost(weight)
     kind = operand_kind(x.dtype)
-    tile = tile or forward_tile(geometry, shapes.num_outputs, x.dtype, current_target(), kind)
+    tile = tile or forward_tile(geometry, shapes.num_outputs, current_target(), kind)
     saved = code if code is not None else winner
     launched = _prepare(
         geometry, shapes, x.dtype, kind, tile, bias is not None, layout_of(x), layout_of(weight), layout_of(y),
@@ -255,11 +255,17 @@ def _prepare(
     return Prepared((tiles_k * tiles_p, geometry.groups), scalars, keywords)
 
 
+def _code_dtype(geometry: Geometry) -> torch.dtype:
+    if geometry.window <= MAX_BYTE_WINDOW:
+        return torch.uint8
+    return torch.int16 if geometry.window <= MAX_INT16_WINDOW else torch.int32
+
+
 def empty_saved(y: Tensor, geometry: Geometry, shapes: Shapes) -> tuple[Tensor | None, Tensor | None]:
     """Unwritten `code` and `winner` tensors of the shapes and dtypes `geometry` asks for, in y's memory format."""
     code = winner = None
     if geometry.saves_code:
-        code = torch.empty_like(y, dtype=torch.uint8 if geometry.code_off == 255 else torch.int16)
+        code = torch.empty_like(y, dtype=_code_dtype(geometry))
     elif geometry.saves_bits:
         channels = geometry.row_groups * geometry.code_channels
         size = (shapes.batch, channels, *shapes.conv[3 - geometry.rank :])

@@ -184,7 +184,7 @@ def conv_relu_pool_wgrad(
         conv_relu_pool_depthwise_wgrad(grad, code, saved, x, workspace, needs, geometry, shapes, depthwise)
     else:
         tile = tile or wgrad_tile(
-            geometry, shapes.conv_pixels, grad.dtype, current_target(), kind, programs_in_flight(grad.device)
+            geometry, shapes.conv_pixels, current_target(), kind, programs_in_flight(grad.device)
         )
         splits = tile.splits
         workspace = _workspace(grad, splits * filters * row)

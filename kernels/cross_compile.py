@@ -1,4 +1,4 @@
-"""The work of `compile_check`: layers that between them use every shipped tile, and what came out of compiling them.
+"""The work of `compile_check`: layers of every kind, every shipped tile, and what came out of compiling them.
 
 Runs in a process with interpreting off and no GPU needed. See `compile_check` for the command.
 """
@@ -7,7 +7,8 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +16,19 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from kernels import launch
+from kernels import launch, tiles
 from kernels.arguments import build_geometry, parse_layer
+from kernels.compile_cases import CASES, Case
 from kernels.compile_check import Row
 from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
 from kernels.conv_relu_pool_forward import conv_relu_pool_forward, empty_saved
 from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
+from kernels.geometry import Geometry, Shapes
 from kernels.memory_format import empty_in_format
-from kernels.pooling import AvgPool, MaxPool
+from kernels.pooling import MaxPool
 
-
-@dataclass(frozen=True)
-class Case:
-    """A layer to compile: x (N, C, *spatial) and weight (K, C/groups, *kernel) sizes and the op's settings."""
-
-    name: str
-    x: tuple[int, ...]
-    weight: tuple[int, ...]
-    dtypes: tuple[str, ...] = ("bf16",)
-    settings: dict[str, Any] = field(default_factory=dict)
-    without_gradients: bool = False  # compile inference and the bias gradient alone as well
-
-
-_ALL_DTYPES = ("bf16", "fp16", "tf32", "fp32")
-CASES = (
-    Case("3x3_pool2", (64, 64, 56, 56), (128, 64, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}, True),
-    Case("3x3_c16_k16", (64, 16, 32, 32), (16, 16, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}),
-    Case("3x3_c48_pool2", (16, 48, 28, 28), (48, 48, 3, 3), ("bf16", "fp32"), {"padding": 1, "pool": MaxPool(2)}),
-    Case("rgb_3x3_pool2", (64, 3, 224, 224), (64, 3, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}),
-    Case("lenet1", (64, 1, 28, 28), (6, 1, 5, 5), ("bf16", "fp32"), {"padding": 2, "pool": MaxPool(2)}),
-    Case("lenet2", (64, 6, 14, 14), (16, 6, 5, 5), ("bf16", "fp32"), {"pool": MaxPool(2)}),
-    Case(
-        "stem_7x7_s2",
-        (16, 3, 224, 224),
-        (64, 3, 7, 7),
-        ("bf16",),
-        {"stride": 2, "padding": 3, "pool": MaxPool(3, 2, 1)},
-    ),
-    Case("overlap_3_2", (16, 64, 27, 27), (192, 64, 5, 5), ("bf16",), {"padding": 2, "pool": MaxPool(3, 2)}),
-    Case("no_pool_s2", (16, 64, 56, 56), (128, 64, 3, 3), ("bf16",), {"stride": 2, "padding": 1, "pool": None}),
-    Case("linear", (16, 64, 28, 28), (64, 64, 1, 1), ("bf16",), {"activation": None, "pool": None}),
-    Case("avg_bits", (16, 64, 28, 28), (64, 64, 3, 3), ("bf16", "fp32"), {"padding": 1, "pool": AvgPool(2)}, True),
-    Case("silu_max", (16, 64, 28, 28), (64, 64, 3, 3), ("bf16",), {"padding": 1, "activation": "silu"}),
-    Case("gelu_avg", (16, 64, 28, 28), (64, 64, 3, 3), ("bf16",), {"activation": "gelu", "pool": AvgPool(2)}),
-    Case("big_window", (4, 16, 40, 40), (16, 16, 3, 3), ("bf16",), {"pool": MaxPool(17)}),
-    Case("dilated_pool", (4, 16, 40, 40), (16, 16, 3, 3), ("bf16",), {"pool": MaxPool(3, 1, 1, 2, True)}),
-    Case("grouped", (16, 64, 28, 28), (64, 16, 3, 3), ("bf16",), {"padding": 1, "groups": 4}),
-    Case("depthwise", (16, 64, 28, 28), (64, 1, 3, 3), ("bf16",), {"padding": 1, "groups": 64, "pool": None}),
-    Case(
-        "depthwise_pool",
-        (16, 24, 27, 27),
-        (48, 1, 5, 5),
-        _ALL_DTYPES,
-        {"padding": 2, "groups": 24, "stride": 2, "pool": MaxPool(3, 2, 1)},
-        True,
-    ),
-    Case("depthwise_3d", (4, 64, 8, 14, 14), (64, 1, 3, 3, 3), ("bf16",), {"padding": 1, "groups": 64}),
-    Case("depthwise_avg", (4, 64, 14, 14), (64, 1, 3, 3), ("bf16",), {"groups": 64, "pool": AvgPool(2)}),
-    Case("audio_1d", (16, 32, 4000), (64, 32, 9), ("bf16",), {"stride": 4, "padding": 4, "pool": MaxPool(2)}),
-    Case("video_3d", (4, 16, 16, 28, 28), (32, 16, 3, 3, 3), ("bf16",), {"padding": 1, "pool": MaxPool(2)}),
-)
 _TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32, "fp32": torch.float32}
+_DTYPE_OF = {"half": "bf16", "tf32": "tf32", "ieee": "fp32"}
 
 
 @dataclass(frozen=True)
@@ -127,39 +80,64 @@ def _gpu_target(name: str) -> GPUTarget:
 
 
 def compile_cases(target: str, names: tuple[str, ...] = ()) -> Iterator[Row]:
-    """Compile the named cases (all without names) for `target`, one row per distinct kernel."""
-    unknown = set(names) - {case.name for case in CASES}
-    if unknown:
-        raise ValueError(f"unknown case {sorted(unknown)[0]}: expected one of {', '.join(c.name for c in CASES)}")
+    """Compile the named cases for `target`, or without names all of them and every shipped tile by itself; one row per
+    distinct kernel. A process compiles for one target only."""
     triton.runtime.driver.set_active(_NamedTarget(_gpu_target(target)))
     seen = set()
     for case in CASES:
-        if names and case.name not in names:
-            continue
-        for dtype in case.dtypes:
-            for kernel, compiled, keywords in _compile_case(case, dtype):
+        for dtype in case.dtypes if not names or case.name in names else ():
+            with _collecting(dtype) as done:
+                _launch_all(case, _tensors(case, dtype))
+            for kernel, compiled, keywords in done:
                 if compiled.hash not in seen:
                     seen.add(compiled.hash)
                     yield _row(target, case.name, dtype, kernel, compiled, keywords)
+    if not names:
+        yield from _compile_tiles(target, seen)
 
 
-def _compile_case(case: Case, dtype: str) -> list[tuple[str, Any, dict[str, Any]]]:
-    """Run the launchers of forward (saving and not), both gradients and the reduction; collect what they compiled."""
-    done: list[tuple[str, Any, dict[str, Any]]] = []
+def _compile_tiles(target: str, seen: set[str]) -> Iterator[Row]:
+    """Every tile in the shipped lists that declares `target`, for each kind of operands it takes, chosen or not."""
+    cases = {case.name: case for case in CASES}
+    for shipped_list, launch_tile in (
+        (tiles.FORWARD, _forward_tile),
+        (tiles.DGRAD, _dgrad_tile),
+        (tiles.WGRAD, _wgrad_tile),
+    ):
+        for shipped in shipped_list:
+            case = cases["stem_7x7_s2" if shipped.heavy else "3x3_pool2"]
+            for dtype in [_DTYPE_OF[kind] for kind in shipped.operands] if target in shipped.targets else ():
+                with _collecting(dtype) as done:
+                    launch_tile(shipped, _tensors(case, dtype))
+                kernel, compiled, keywords = done[0]
+                if compiled.hash not in seen:
+                    seen.add(compiled.hash)
+                    yield _row(target, f"tile of {case.name}", dtype, kernel, compiled, keywords)
 
-    def compile_instead(kernel: Any, grid: tuple[int, ...], *args: Any, **keywords: Any) -> None:
-        compiled = kernel.warmup(*args, grid=grid, **keywords)
-        assert compiled.metadata.target == triton.runtime.driver.active.get_current_target()
-        done.append((kernel.__name__, compiled, keywords))
 
+@dataclass(frozen=True)
+class _Tensors:
+    """A layer's tensors, on the CPU and unwritten: only their dtypes, sizes, strides and alignment are looked at."""
+
+    x: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+    y: torch.Tensor
+    code: torch.Tensor | None
+    winner: torch.Tensor | None
+    saved: torch.Tensor | None
+    geometry: Geometry
+    shapes: Shapes
+
+
+def _tensors(case: Case, dtype: str) -> _Tensors:
     settings = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "activation": "relu", "pool": MaxPool(2)}
     layer = parse_layer(case.weight[2:], **{**settings, **case.settings})
     geometry, shapes = build_geometry(case.x, case.weight, layer)
     like = torch.empty(0, dtype=_TORCH_DTYPES[dtype])
-    channels_last = len(case.x) > 3
 
     def tensor(*size: int) -> torch.Tensor:
-        return empty_in_format(size, like, channels_last and len(size) == len(case.x))
+        return empty_in_format(size, like, len(case.x) > 3)
 
     x, weight, bias = tensor(*case.x), tensor(*case.weight), like.new_empty(case.weight[0])
     y = tensor(case.x[0], case.weight[0], *shapes.output[3 - geometry.rank :])
@@ -167,20 +145,53 @@ def _compile_case(case: Case, dtype: str) -> list[tuple[str, Any, dict[str, Any]
     saved = winner
     if geometry.smooth and geometry.pool == "avg":
         saved = tensor(case.x[0], case.weight[0], *shapes.conv[3 - geometry.rank :])
+    return _Tensors(x, weight, bias, y, code, winner, saved, geometry, shapes)
+
+
+@contextmanager
+def _collecting(dtype: str) -> Iterator[list[tuple[str, Any, dict[str, Any]]]]:
+    """Launches inside compile instead: (kernel name, compiled kernel, launch keywords) of each, in order."""
+    done: list[tuple[str, Any, dict[str, Any]]] = []
+
+    def compile_instead(kernel: Any, grid: tuple[int, ...], *args: Any, **keywords: Any) -> None:
+        compiled = kernel.warmup(*args, grid=grid, **keywords)
+        assert compiled.metadata.target == triton.runtime.driver.active.get_current_target()
+        done.append((kernel.__name__, compiled, keywords))
+
     conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before, conv.fp32_precision = conv.fp32_precision, "tf32" if dtype == "tf32" else "ieee"
     launch.replace_launcher(compile_instead)
     try:
-        conv_relu_pool_forward(x, weight, bias, y, code, winner, geometry, shapes)
-        conv_relu_pool_dgrad(y, code, saved, weight, torch.empty_like(x), geometry, shapes)
-        conv_relu_pool_wgrad(y, code, saved, x, torch.empty_like(weight), bias, geometry, shapes)
-        if case.without_gradients:
-            conv_relu_pool_forward(x, weight, bias, y, None, None, geometry, shapes)
-            conv_relu_pool_wgrad(y, code, saved, x, None, bias, geometry, shapes)
+        yield done
     finally:
         launch.replace_launcher(None)
         conv.fp32_precision = before
-    return done
+
+
+def _launch_all(case: Case, t: _Tensors) -> None:
+    """Forward, both gradients and the reduction at the tiles the rule picks."""
+    conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes)
+    conv_relu_pool_dgrad(t.y, t.code, t.saved, t.weight, torch.empty_like(t.x), t.geometry, t.shapes)
+    conv_relu_pool_wgrad(t.y, t.code, t.saved, t.x, torch.empty_like(t.weight), t.bias, t.geometry, t.shapes)
+    if case.without_gradients:
+        conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, None, None, t.geometry, t.shapes)
+        conv_relu_pool_wgrad(t.y, t.code, t.saved, t.x, None, t.bias, t.geometry, t.shapes)
+
+
+def _forward_tile(shipped: tiles.Shipped, t: _Tensors) -> None:
+    tile = tiles.forward_tile_of(shipped, t.geometry)
+    conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes, tile)
+
+
+def _dgrad_tile(shipped: tiles.Shipped, t: _Tensors) -> None:
+    tile = tiles.dgrad_tile_of(shipped, t.geometry)
+    conv_relu_pool_dgrad(t.y, t.code, t.saved, t.weight, torch.empty_like(t.x), t.geometry, t.shapes, tile)
+
+
+def _wgrad_tile(shipped: tiles.Shipped, t: _Tensors) -> None:
+    tile = tiles.wgrad_tile_of(shipped, t.geometry, t.shapes.conv_pixels, programs_wanted=512)
+    dweight = torch.empty_like(t.weight)
+    conv_relu_pool_wgrad(t.y, t.code, t.saved, t.x, dweight, t.bias, t.geometry, t.shapes, tile)
 
 
 def _row(target: str, case: str, dtype: str, kernel: str, compiled: Any, keywords: dict[str, Any]) -> Row:

@@ -11,6 +11,8 @@ Triple = tuple[int, int, int]
 
 MAX_BYTE_WINDOW = 254
 """Largest window whose winner fits a byte beside the reserved "ReLU was off" code."""
+MAX_INT16_WINDOW = 2**15
+"""Largest window whose elements, counted from 0, fit 16 bits beside a negative "off"; larger ones take 32."""
 
 
 @dataclass(frozen=True, eq=True)

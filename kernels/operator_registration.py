@@ -246,7 +246,7 @@ def _requires_grad_outside(tensor: Tensor) -> bool:
 
 
 class _ConvReLUPool(_SingleLevelFunction):
-    """Saves x, weight and what `Geometry` says of the outputs; computes the gradients of what requires one."""
+    """Saves x, weight and what `Geometry` says of the outputs; computes the gradients that are asked for."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, direct: bool) -> Tensor:

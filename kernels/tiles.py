@@ -7,8 +7,6 @@ declared for. In the interpreter, where a call costs the same whatever its size,
 import functools
 from dataclasses import dataclass
 
-import torch
-
 from kernels.geometry import Geometry
 from kernels.runtime import INTERPRETED
 
@@ -96,7 +94,8 @@ FORWARD = (
     Shipped(16, 64, 16, ("ieee",)),
     Shipped(32, 64, 16, ("ieee",)),
     Shipped(16, 64, 32, TENSOR, heavy=True),
-    Shipped(64, 64, 16, TENSOR, heavy=True),
+    Shipped(32, 64, 16, TENSOR, heavy=True),
+    Shipped(64, 64, 16, TENSOR, heavy=True, targets=LARGE_REGISTER_REUSE),
     Shipped(16, 32, 16, ("ieee",), heavy=True),
 )
 # Rows are input pixels, columns input channels.
@@ -104,7 +103,7 @@ DGRAD = (
     Shipped(64, 16, 32, TENSOR),
     Shipped(64, 64, 32, HALF),
     Shipped(64, 64, 16, TF32),
-    Shipped(64, 16, 16, ("ieee",)),
+    Shipped(32, 16, 16, ("ieee",)),
     Shipped(64, 32, 16, ("ieee",)),
     Shipped(64, 16, 16, TENSOR, heavy=True),
     Shipped(64, 32, 16, TENSOR, heavy=True),
@@ -113,12 +112,13 @@ DGRAD = (
 )
 WGRAD = (
     Shipped(16, 32, 32, TENSOR),
-    Shipped(64, 32, 32, TENSOR),
-    Shipped(64, 64, 32, TENSOR),
-    Shipped(16, 32, 16, ("ieee",)),
+    Shipped(64, 32, 32, HALF),
+    Shipped(64, 64, 32, HALF),
+    Shipped(64, 32, 16, TF32),
+    Shipped(16, 16, 16, ("ieee",)),
     Shipped(32, 32, 16, ("ieee",)),
     Shipped(16, 32, 16, TENSOR, heavy=True),
-    Shipped(64, 64, 16, TENSOR, heavy=True),
+    Shipped(64, 32, 16, TENSOR, heavy=True),
     Shipped(16, 32, 16, ("ieee",), heavy=True),
 )
 
@@ -147,46 +147,65 @@ def _choose(shipped: tuple[Shipped, ...], target: str, operands: str, heavy: boo
     return min(fitting, key=padded)
 
 
-def _heavy_gradient(geometry: Geometry) -> bool:
+def forward_tile_of(shipped: Shipped, geometry: Geometry) -> ForwardTile:
+    """A shipped tile as forward runs it on a layer."""
+    joint = joint_elements(geometry)
+    flat = geometry.channels % 16 != 0
+    step = shipped.step
+    while not flat and geometry.channels % step != 0:
+        step //= 2  # a step that divides the channels needs no mask along them, and 16 always does here
+    return ForwardTile(shipped.rows, shipped.columns // joint, step, joint, flat, shipped.warps, shipped.stages)
+
+
+def dgrad_tile_of(shipped: Shipped, geometry: Geometry) -> DgradTile:
+    """A shipped tile as the input gradient runs it on a layer."""
+    flat = geometry.filters % 16 != 0
+    return DgradTile(shipped.rows, shipped.columns, shipped.step, flat, shipped.warps, shipped.stages)
+
+
+def wgrad_tile_of(shipped: Shipped, geometry: Geometry, num_pixels: int, programs_wanted: int) -> WgradTile:
+    """A shipped tile as the weight gradient runs it on a layer, with enough splits for `programs_wanted` programs."""
+    columns = geometry.taps * geometry.channels
+    tiles = -(-geometry.filters // shipped.rows) * -(-columns // shipped.columns) * geometry.groups
+    splits = min(max(-(-programs_wanted // tiles), 1), max(num_pixels // (8 * shipped.step), 1))
+    return WgradTile(shipped.rows, shipped.columns, shipped.step, splits, shipped.warps, shipped.stages)
+
+
+def heavy_forward(geometry: Geometry) -> bool:
+    """Whether forward folds a window piece by piece, packs bits or has a third dimension."""
+    return joint_elements(geometry) < geometry.window or geometry.rank == 3 or geometry.saves_bits
+
+
+def heavy_gradient(geometry: Geometry) -> bool:
     """Whether rebuilding the convolution's gradient takes several windows, a derivative or a third dimension."""
     return geometry.windows_per_pixel > 1 or geometry.smooth or geometry.rank == 3
 
 
 @functools.lru_cache(maxsize=4096)
-def forward_tile(geometry: Geometry, num_outputs: int, dtype: torch.dtype, target: str, operands: str) -> ForwardTile:
+def forward_tile(geometry: Geometry, num_outputs: int, target: str, operands: str) -> ForwardTile:
     """The tile forward runs with; num_outputs = N * pooled pixels."""
     joint = joint_elements(geometry)
-    reduction = geometry.taps * geometry.channels
     if INTERPRETED:
-        block_c = _power_of_two(reduction, 1, 512)
+        block_c = _power_of_two(geometry.taps * geometry.channels, 1, 512)
         block_p = _power_of_two(num_outputs, 1, max(_INTERPRETER_ELEMENTS // (block_c * joint), 1))
         return ForwardTile(_power_of_two(geometry.filters, 8, 64), block_p, block_c, joint, flat=True)
-    flat = geometry.channels % 16 != 0
-    heavy = joint < geometry.window or geometry.rank == 3 or geometry.saves_bits
-    chosen = _choose(FORWARD, target, operands, heavy, geometry.filters, num_outputs * joint)
-    step = chosen.step
-    while not flat and geometry.channels % step != 0:
-        step //= 2  # a step that divides the channels needs no mask along them, and 16 always does here
-    return ForwardTile(chosen.rows, chosen.columns // joint, step, joint, flat, chosen.warps, chosen.stages)
+    rows, columns = geometry.filters, num_outputs * joint
+    return forward_tile_of(_choose(FORWARD, target, operands, heavy_forward(geometry), rows, columns), geometry)
 
 
 @functools.lru_cache(maxsize=4096)
-def dgrad_tile(geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: str, operands: str) -> DgradTile:
+def dgrad_tile(geometry: Geometry, num_pixels: int, target: str, operands: str) -> DgradTile:
     """The tile the input gradient runs with; num_pixels = N * input pixels of one stride phase."""
-    reduction = geometry.taps * geometry.filters
     if INTERPRETED:
-        block_k = _power_of_two(reduction, 1, 512)
+        block_k = _power_of_two(geometry.taps * geometry.filters, 1, 512)
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_k, 1))
         return DgradTile(block_p, _power_of_two(geometry.channels, 1, 64), block_k, flat=True)
-    chosen = _choose(DGRAD, target, operands, _heavy_gradient(geometry), num_pixels, geometry.channels)
-    flat = geometry.filters % 16 != 0
-    return DgradTile(chosen.rows, chosen.columns, chosen.step, flat, chosen.warps, chosen.stages)
+    rows, columns = num_pixels, geometry.channels
+    return dgrad_tile_of(_choose(DGRAD, target, operands, heavy_gradient(geometry), rows, columns), geometry)
 
 
 @functools.lru_cache(maxsize=4096)
-def wgrad_tile(
-    geometry: Geometry, num_pixels: int, dtype: torch.dtype, target: str, operands: str, programs_wanted: int
-) -> WgradTile:
+def wgrad_tile(geometry: Geometry, num_pixels: int, target: str, operands: str, programs_wanted: int) -> WgradTile:
     """The tile the weight gradient runs with; num_pixels = N * convolution output pixels.
 
     `programs_wanted` programs at least should be in flight; the split over pixels supplies what the weight's own
@@ -198,10 +217,8 @@ def wgrad_tile(
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_n, 1))
         blocks = -(-num_pixels // block_p)
         return WgradTile(_power_of_two(geometry.filters, 1, 64), block_n, block_p, splits=min(blocks, 2))
-    chosen = _choose(WGRAD, target, operands, _heavy_gradient(geometry), geometry.filters, columns)
-    tiles = -(-geometry.filters // chosen.rows) * -(-columns // chosen.columns) * geometry.groups
-    splits = min(max(-(-programs_wanted // tiles), 1), max(num_pixels // (8 * chosen.step), 1))
-    return WgradTile(chosen.rows, chosen.columns, chosen.step, splits, chosen.warps, chosen.stages)
+    chosen = _choose(WGRAD, target, operands, heavy_gradient(geometry), geometry.filters, columns)
+    return wgrad_tile_of(chosen, geometry, num_pixels, programs_wanted)
 
 
 # Depthwise kernels multiply on the plain units whatever the type; the same few sizes serve every target.
@@ -219,6 +236,6 @@ def depthwise_tile(geometry: Geometry, channels: int, num_pixels: int, programs_
         block_k = _power_of_two(channels, 8, 64)
         block_p = _power_of_two(num_pixels, 1, _INTERPRETER_ELEMENTS // (4 * block_k))
         return DepthwiseTile(block_k, block_p, splits=min(-(-num_pixels // block_p), 2))
-    block_k = DEPTHWISE_CHANNELS[0] if channels <= 16 or _heavy_gradient(geometry) else DEPTHWISE_CHANNELS[1]
+    block_k = DEPTHWISE_CHANNELS[0] if channels <= 16 or heavy_gradient(geometry) else DEPTHWISE_CHANNELS[1]
     splits = min(max(programs_wanted * block_k // channels, 1), max(num_pixels // (8 * DEPTHWISE_PIXELS), 1))
     return DepthwiseTile(block_k, DEPTHWISE_PIXELS, splits)

@@ -74,6 +74,8 @@ def fold(best, code, winner, value, element, exists, DTYPE: tl.constexpr, G: tl.
         active = value
         if G.smooth:
             active = widen(round_to(activate(value, G), DTYPE), best.dtype)
+        if G.pool == "none":
+            return active, tl.zeros_like(code), value  # one element: nothing to compare, nothing to keep in registers
         take = exists[None, :] & ((active > best) | (active != active) | (code < 0))
         if G.smooth:
             winner = tl.where(take, value, winner)

@@ -5,6 +5,7 @@ import torch
 
 from kernels import AvgPool, MaxPool, conv_relu_pool
 from kernels.arguments import ArgumentError, Layer, build_geometry, layer_from_text, parse_layer
+from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
 from kernels.conv_relu_pool_forward import empty_saved
 from tests.kernels.exact import DEVICE
 
@@ -65,14 +66,15 @@ def test_codes_are_as_wide_as_the_window_needs() -> None:
         assert geometry.code_off not in range(geometry.window)
 
 
-def test_the_largest_element_of_a_window_of_33124_gets_its_gradient() -> None:
-    x = torch.zeros(1, 1, 182, 182, device=DEVICE)
-    x[0, 0, -1, -1] = 1
-    x.requires_grad_()
-    weight = torch.ones(1, 1, 1, 1, device=DEVICE)
-    conv_relu_pool(x, weight, pool=MaxPool(182), backend="triton").sum().backward()
-    assert x.grad is not None
-    assert x.grad.nonzero().tolist() == [[0, 0, 181, 181]]
+def test_an_element_beyond_16_bits_gets_its_gradient() -> None:
+    layer = parse_layer((1, 1), 1, 0, 1, 1, "relu", MaxPool(182))
+    geometry, shapes = build_geometry((1, 1, 182, 182), (1, 1, 1, 1), layer)
+    grad, weight = torch.full((1, 1, 1, 1), 3.0, device=DEVICE), torch.ones(1, 1, 1, 1, device=DEVICE)
+    code = torch.full((1, 1, 1, 1), 182 * 182 - 1, dtype=torch.int32, device=DEVICE)
+    dx = torch.full((1, 1, 182, 182), float("nan"), device=DEVICE)
+    conv_relu_pool_dgrad(grad, code, None, weight, dx, geometry, shapes)
+    assert dx.nonzero().tolist() == [[0, 0, 181, 181]]
+    assert dx[0, 0, 181, 181] == 3
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -1,0 +1,67 @@
+"""The layers that `compile_check` compiles: between them every kernel, dtype, kind of pool and number of dimensions."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kernels.pooling import AvgPool, MaxPool
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer to compile: x (N, C, *spatial) and weight (K, C/groups, *kernel) sizes and the op's settings."""
+
+    name: str
+    x: tuple[int, ...]
+    weight: tuple[int, ...]
+    dtypes: tuple[str, ...] = ("bf16",)
+    settings: dict[str, Any] = field(default_factory=dict)
+    without_gradients: bool = False  # compile inference and the bias gradient alone as well
+
+
+_ALL_DTYPES = ("bf16", "fp16", "tf32", "fp32")
+CASES = (
+    Case("3x3_pool2", (64, 64, 56, 56), (128, 64, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}, True),
+    Case("3x3_c16_k16", (64, 16, 32, 32), (16, 16, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}),
+    Case("3x3_c48_pool2", (16, 48, 28, 28), (48, 48, 3, 3), ("bf16", "fp32"), {"padding": 1, "pool": MaxPool(2)}),
+    Case("rgb_3x3_pool2", (64, 3, 224, 224), (64, 3, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}),
+    Case("lenet1", (64, 1, 28, 28), (6, 1, 5, 5), ("bf16", "fp32"), {"padding": 2, "pool": MaxPool(2)}),
+    Case("lenet2", (64, 6, 14, 14), (16, 6, 5, 5), ("bf16", "fp32"), {"pool": MaxPool(2)}),
+    Case(
+        "stem_7x7_s2",
+        (16, 3, 224, 224),
+        (64, 3, 7, 7),
+        ("bf16", "tf32", "fp32"),
+        {"stride": 2, "padding": 3, "pool": MaxPool(3, 2, 1)},
+    ),
+    Case(
+        "overlap_3_2",
+        (16, 64, 27, 27),
+        (192, 64, 5, 5),
+        ("bf16", "tf32", "fp32"),
+        {"padding": 2, "pool": MaxPool(3, 2)},
+    ),
+    Case("no_pool_s2", (16, 64, 56, 56), (128, 64, 3, 3), ("bf16",), {"stride": 2, "padding": 1, "pool": None}),
+    Case("linear", (16, 64, 28, 28), (64, 64, 1, 1), ("bf16",), {"activation": None, "pool": None}),
+    Case("avg_bits", (16, 64, 28, 28), (64, 64, 3, 3), ("bf16", "fp32"), {"padding": 1, "pool": AvgPool(2)}, True),
+    Case("silu_max", (16, 64, 28, 28), (64, 64, 3, 3), ("bf16", "tf32", "fp32"), {"padding": 1, "activation": "silu"}),
+    Case("gelu_avg", (16, 64, 28, 28), (64, 64, 3, 3), ("bf16",), {"activation": "gelu", "pool": AvgPool(2)}),
+    Case("big_window", (4, 16, 40, 40), (16, 16, 3, 3), ("bf16",), {"pool": MaxPool(17)}),
+    Case("dilated_pool", (4, 16, 40, 40), (16, 16, 3, 3), ("bf16",), {"pool": MaxPool(3, 1, 1, 2, True)}),
+    Case("grouped", (16, 64, 28, 28), (64, 16, 3, 3), ("bf16",), {"padding": 1, "groups": 4}),
+    Case("depthwise", (16, 64, 28, 28), (64, 1, 3, 3), ("bf16",), {"padding": 1, "groups": 64, "pool": None}),
+    Case(
+        "depthwise_pool",
+        (16, 24, 27, 27),
+        (48, 1, 5, 5),
+        _ALL_DTYPES,
+        {"padding": 2, "groups": 24, "stride": 2, "pool": MaxPool(3, 2, 1)},
+        True,
+    ),
+    Case("depthwise_3d", (4, 64, 8, 14, 14), (64, 1, 3, 3, 3), ("bf16",), {"padding": 1, "groups": 64}),
+    Case("depthwise_avg", (4, 64, 14, 14), (64, 1, 3, 3), ("bf16",), {"groups": 64, "pool": AvgPool(2)}),
+    Case("audio_1d", (16, 32, 4000), (64, 32, 9), ("bf16",), {"stride": 4, "padding": 4, "pool": MaxPool(2)}),
+    Case(
+        "video_3d", (4, 16, 16, 28, 28), (32, 16, 3, 3, 3), ("bf16", "tf32", "fp32"), {"padding": 1, "pool": MaxPool(2)}
+    ),
+)
+CASE_NAMES = tuple(case.name for case in CASES)
