@@ -230,10 +230,16 @@ def test_17_ceil_mode_drops_a_window_that_starts_in_the_padding(
     assert_as_pytorch(x, weight, pool=MaxPool(window, stride, padding, ceil_mode=True))
 
 
-def test_17_ceil_mode_average_divides_by_what_pytorch_divides_by() -> None:
-    for include in (True, False):
-        pool = AvgPool(2, 2, 1, ceil_mode=True, count_include_pad=include)
-        assert_as_pytorch(4 * random(1, 2, 5, 6), random(2, 2, 1, 1), grad=4 * torch.ones(1, 2, 3, 4), pool=pool)
+@pytest.mark.parametrize("include", [True, False])
+@pytest.mark.parametrize(("window", "stride", "padding"), [(2, 2, 1), (3, 2, 0), (4, 3, 1), ((1, 3), 2, (0, 1))])
+def test_17_ceil_mode_average_divides_by_what_pytorch_divides_by(
+    window: Any, stride: int, padding: Any, include: bool
+) -> None:
+    """All of the window, up to the padding's end, or what is inside: every divisor goes into 144 without remainder."""
+    pool = AvgPool(window, stride, padding, ceil_mode=True, count_include_pad=include)
+    x, weight = 144 * random(1, 2, 6, 8), random(2, 2, 1, 1)
+    grad = torch.full(conv_relu_pool(x, weight, pool=pool, backend="cudnn").shape, 144.0)
+    assert_as_pytorch(x, weight, grad=grad, pool=pool)
 
 
 @pytest.mark.parametrize("kernel", [(2, 4), (4, 1), (3, 2), (5, 3)])
