@@ -82,8 +82,9 @@ class Shipped:
 
 
 HALF, TF32, TENSOR = ("half",), ("tf32",), ("half", "tf32")
+FEW_REGISTERS = ("cuda:80", "cuda:86")
 LARGE_REGISTER_REUSE = ("cuda:90", "cuda:100", "hip:gfx942")
-"""Targets whose matrix instructions read operands from shared memory or have accumulators to spare."""
+"""Targets whose matrix instructions read operands from shared memory or have accumulators to spare; and the others."""
 
 # Rows are filters, columns window elements of pooled outputs (forward) or (tap, channel) pairs (wgrad).
 FORWARD = (
@@ -94,20 +95,22 @@ FORWARD = (
     Shipped(16, 64, 16, ("ieee",)),
     Shipped(32, 64, 16, ("ieee",)),
     Shipped(16, 64, 32, TENSOR, heavy=True),
-    Shipped(32, 64, 16, TENSOR, heavy=True),
+    Shipped(32, 64, 16, TENSOR, heavy=True, targets=FEW_REGISTERS),
     Shipped(64, 64, 16, TENSOR, heavy=True, targets=LARGE_REGISTER_REUSE),
     Shipped(16, 32, 16, ("ieee",), heavy=True),
 )
 # Rows are input pixels, columns input channels.
 DGRAD = (
-    Shipped(64, 16, 32, TENSOR),
+    Shipped(64, 16, 32, HALF),
     Shipped(64, 64, 32, HALF),
+    Shipped(64, 16, 16, TF32),
     Shipped(64, 64, 16, TF32),
     Shipped(32, 16, 16, ("ieee",)),
     Shipped(64, 32, 16, ("ieee",)),
-    Shipped(64, 16, 16, TENSOR, heavy=True),
-    Shipped(64, 32, 16, TENSOR, heavy=True),
-    Shipped(64, 64, 16, TENSOR, heavy=True, targets=LARGE_REGISTER_REUSE),
+    Shipped(64, 16, 16, HALF, heavy=True),
+    Shipped(64, 32, 16, HALF, heavy=True),
+    Shipped(64, 64, 16, HALF, heavy=True, targets=LARGE_REGISTER_REUSE),
+    Shipped(16, 16, 16, TF32, heavy=True),
     Shipped(32, 32, 16, ("ieee",), heavy=True),
 )
 WGRAD = (
@@ -119,7 +122,7 @@ WGRAD = (
     Shipped(32, 32, 16, ("ieee",)),
     Shipped(16, 32, 16, TENSOR, heavy=True),
     Shipped(64, 32, 16, TENSOR, heavy=True),
-    Shipped(16, 32, 16, ("ieee",), heavy=True),
+    Shipped(16, 16, 16, ("ieee",), heavy=True),
 )
 
 _INTERPRETER_ELEMENTS = 2**18
