@@ -61,7 +61,13 @@ def write_table(csv_path: Path, path: Path) -> None:
     with csv_path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     caught = sum(row["caught"] == "1" for row in rows)
-    lines = ["# Planted faults", "", f"{caught} of {len(rows)} one-line mutations of the kernels caught."]
+    lines = [
+        "# Planted faults",
+        "",
+        f"{caught} of {len(rows)} one-line mutations of the kernels were caught, each by the test named: the first to",
+        "fail, with the exception it saw. Made from `mutations.csv`; `environment.json` says where it ran, and",
+        "`python -m tests.faults --out results/planted_faults` runs it again.",
+    ]
     for name in dict.fromkeys(row["file"] for row in rows):
         lines += ["", f"## {name}", "", "| mutation | kind | line | became | caught by |", "|---|---|---|---|---|"]
         for row in rows:

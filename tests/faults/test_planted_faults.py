@@ -147,7 +147,7 @@ def test_record_holds_every_row_and_escapes_bars(tmp_path: Path) -> None:
     assert first == '1,nan,kernels/window_functions.py,NaN,a | b,"a, b",1,tests/x.py::test_y,AssertionError,1.2'
     assert second.endswith(",0,,,2.0")
     table = (tmp_path / "m.md").read_text()
-    assert "1 of 2 one-line mutations" in table
+    assert "1 of 2 one-line mutations of the kernels were caught" in table
     assert r"| nan | NaN | `a \| b` | `a, b` | `tests/x.py::test_y` (AssertionError) |" in table
     assert "**survived**" in table
 
