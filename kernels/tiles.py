@@ -96,7 +96,9 @@ FORWARD = (
     Shipped(32, 64, 16, ("ieee",)),
     Shipped(16, 64, 32, TENSOR, heavy=True),
     Shipped(32, 64, 16, TENSOR, heavy=True, targets=FEW_REGISTERS),
-    Shipped(64, 64, 16, TENSOR, heavy=True, targets=LARGE_REGISTER_REUSE),
+    Shipped(32, 64, 16, TF32, heavy=True, targets=("cuda:100",)),
+    Shipped(64, 64, 16, HALF, heavy=True, targets=LARGE_REGISTER_REUSE),
+    Shipped(64, 64, 16, TF32, heavy=True, targets=("cuda:90", "hip:gfx942")),
     Shipped(16, 32, 16, ("ieee",), heavy=True),
 )
 # Rows are input pixels, columns input channels.
