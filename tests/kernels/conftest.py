@@ -1,5 +1,6 @@
 """Fixtures of the kernel tests."""
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,11 +78,24 @@ def no_pytorch_layers() -> Iterator[None]:
     library._destroy()
 
 
+@contextlib.contextmanager
+def _float32_products(precision: str) -> Iterator[None]:
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision  # type: ignore[attr-defined]
+    convolutions.fp32_precision = precision  # type: ignore[attr-defined]
+    yield
+    convolutions.fp32_precision = before  # type: ignore[attr-defined]
+
+
 @pytest.fixture
 def ieee_float32() -> Iterator[None]:
     """float32 is multiplied as float32, in cuDNN and in the kernels: TF32 has an error of its own."""
-    convolutions = torch.backends.cudnn.conv
-    before = convolutions.fp32_precision  # type: ignore[attr-defined]
-    convolutions.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    yield
-    convolutions.fp32_precision = before  # type: ignore[attr-defined]
+    with _float32_products("ieee"):
+        yield
+
+
+@pytest.fixture
+def tf32_float32() -> Iterator[None]:
+    """float32 is multiplied as TF32, in cuDNN and in the kernels."""
+    with _float32_products("tf32"):
+        yield
