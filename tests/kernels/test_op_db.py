@@ -27,7 +27,7 @@ from tests.kernels.shapes import Case
 pytest.importorskip("expecttest", reason="torch.testing's op_db imports it")
 op_db = pytest.importorskip("torch.testing._internal.common_methods_invocations").op_db
 # That import forbids setting torch.backends' flags for the rest of the process, where other tests train.
-torch.backends.__dict__["__allow_nonbracketed_mutation_flag"] = True
+torch.backends.disable_global_flags.__globals__["__allow_nonbracketed_mutation_flag"] = True
 
 MAX_POOL: dict[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
