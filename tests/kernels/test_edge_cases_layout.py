@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import AvgPool, MaxPool, conv_relu_pool
+from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool
 from tests.kernels.exact import DEVICE, assert_as_pytorch, assert_equal, integers
 
 LAST = torch.channels_last
@@ -80,7 +80,7 @@ def test_22_channels_last_3d(last_of: str) -> None:
         assert y.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, *([torch.float64] if INTERPRETED else [])], ids=str)
 def test_22_whatever_the_dtype(dtype: torch.dtype) -> None:
     x, weight = random(2, 3, 7, 8).to(dtype).to(memory_format=LAST), random(4, 3, 3, 2).to(dtype)
     y = conv_relu_pool(x.to(DEVICE), weight.to(DEVICE), backend="triton")
