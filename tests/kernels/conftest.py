@@ -55,6 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.parent == Path(__file__).parent:
             # NumPy under the interpreter, of NaN and infinity, and of masked-out columns that nobody reads.
             item.add_marker(pytest.mark.filterwarnings("ignore:(invalid|overflow|divide).*encountered:RuntimeWarning"))
+            item.add_marker(pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning"))
             # PyTorch's side of padding="same".
             item.add_marker(pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning"))
 

@@ -23,7 +23,8 @@ from kernels.reference import conv_relu_pool_reference
 from tests.kernels.exact import DEVICE, assert_equal, integers, outcome
 
 EXAMPLES = int(os.environ.get("TIDEPOOL_GEOMETRIES", "300"))
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, *([torch.float64] if INTERPRETED else []))
+WIDE = (torch.float32, *([torch.float64] if INTERPRETED else []))
+NARROW = (torch.float16, torch.bfloat16)
 LAYOUTS = ("contiguous", "channels_last", "transposed", "stepped", "expanded", "offset")
 
 
@@ -89,7 +90,7 @@ def spatial_sizes(draw: st.DrawFn, rank: int, kernel: tuple[int, ...], options: 
 
 
 @st.composite
-def layers(draw: st.DrawFn, rank: int, fitting: bool = True) -> Draw:
+def layers(draw: st.DrawFn, rank: int, dtypes: tuple[torch.dtype, ...] = WIDE + NARROW, fitting: bool = True) -> Draw:
     """Any layer; where `fitting` is not asked for, mostly such as PyTorch refuses."""
     groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
     per_group, filters = draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
@@ -113,7 +114,7 @@ def layers(draw: st.DrawFn, rank: int, fitting: bool = True) -> Draw:
         (filters, per_group, *kernel),
         draw(st.booleans()),
         options,
-        draw(st.sampled_from(DTYPES)),
+        draw(st.sampled_from(dtypes)),
         draw(layouts),
         draw(layouts),
         draw(layouts),
@@ -175,10 +176,17 @@ def test_waveforms_equal_pytorch_to_the_bit(layer: Draw) -> None:
     check_equal(layer)
 
 
-@examples(EXAMPLES - 2 * (EXAMPLES // 5))
-@given(layer=layers(rank=2))
+@examples(3 * EXAMPLES // 10)
+@given(layer=layers(rank=2, dtypes=WIDE))
 @pytest.mark.timeout(0)
 def test_pictures_equal_pytorch_to_the_bit(layer: Draw) -> None:
+    check_equal(layer)
+
+
+@examples(3 * EXAMPLES // 10)
+@given(layer=layers(rank=2, dtypes=NARROW))
+@pytest.mark.timeout(0)
+def test_pictures_in_16_bits_equal_pytorch_to_the_bit(layer: Draw) -> None:
     check_equal(layer)
 
 
