@@ -15,7 +15,7 @@ class LeNet5(nn.Module):
     The 5x5 filters are padded by 2, so only the pools shrink the picture and 8x8 digits go in as they are.
     """
 
-    def __init__(self, inputs: ModelInputs, image_size: tuple[int, int]) -> None:
+    def __init__(self, inputs: ModelInputs, image_size: tuple[int, ...]) -> None:
         super().__init__()
         pixels = (image_size[0] // 4) * (image_size[1] // 4)
         self.conv1 = ConvReLUPool(inputs.in_channels, 6, 5, padding=2, pool=MaxPool(2), backend=inputs.backend)

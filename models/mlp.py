@@ -1,5 +1,6 @@
 """Fully connected baseline: what the convolutional networks are compared with."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -30,8 +31,8 @@ class MLP(nn.Module):
 @register("mlp")
 def mlp(inputs: ModelInputs, *, hidden: Sequence[int] = (256, 128)) -> MLP:
     """`hidden`: units of each hidden layer; an empty sequence is a linear classifier. No convolution: no backend."""
-    height, width = require_size("mlp", inputs.image_size)
+    size = require_size("mlp", inputs.image_size)
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
         raise ValueError(f"hidden={hidden!r}; expected a sequence of layer sizes such as (256, 128)")
     units = [at_least_one("hidden", size) for size in hidden]
-    return MLP(inputs.in_channels * height * width, units, inputs.num_classes)
+    return MLP(inputs.in_channels * math.prod(size), units, inputs.num_classes)

@@ -3,34 +3,55 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from kernels.arguments import BACKENDS
 
+InputKind = Literal["image", "waveform", "video"]
+DIMENSIONS: dict[InputKind, tuple[str, ...]] = {
+    "image": ("height", "width"),
+    "waveform": ("samples",),
+    "video": ("frames", "height", "width"),
+}
+"""What the spatial dimensions of an input are called, in order. A spectrogram is an image: mels by frames."""
+_PLURAL: dict[InputKind, str] = {"image": "pictures", "waveform": "waveforms", "video": "videos"}
+
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What every family is built for: pictures of `in_channels` and `image_size` (H, W) into `num_classes` logits."""
+    """What every family is built for: (N, in_channels, *image_size) into `num_classes` logits."""
 
     num_classes: int
     in_channels: int
-    image_size: tuple[int, int] | None
+    image_size: tuple[int, ...] | None
+    """One number for each dimension of the family's kind of input, or None where it was not given."""
     backend: str
 
 
 ModelBuilder = Callable[..., nn.Module]
-_BUILDERS: dict[str, ModelBuilder] = {}
 
 
-def register(name: str) -> Callable[[ModelBuilder], ModelBuilder]:
-    """Decorator: offer `builder(inputs: ModelInputs, *, <options with defaults>) -> nn.Module` under `name`."""
+@dataclass(frozen=True)
+class _Entry:
+    builder: ModelBuilder
+    kind: InputKind
+
+
+_ENTRIES: dict[str, _Entry] = {}
+
+
+def register(name: str, kind: InputKind = "image") -> Callable[[ModelBuilder], ModelBuilder]:
+    """Decorator: offer `builder(inputs: ModelInputs, *, <options with defaults>) -> nn.Module` under `name`.
+
+    `kind` says what the network takes, and with it how many dimensions `image_size` has.
+    """
 
     def add(builder: ModelBuilder) -> ModelBuilder:
-        if name in _BUILDERS:
+        if name in _ENTRIES:
             raise ValueError(f"model {name!r} is registered twice")
-        _BUILDERS[name] = builder
+        _ENTRIES[name] = _Entry(builder, kind)
         return builder
 
     return add
@@ -38,7 +59,25 @@ def register(name: str) -> Callable[[ModelBuilder], ModelBuilder]:
 
 def available_models() -> tuple[str, ...]:
     """The names `build_model` knows, in alphabetical order."""
-    return tuple(sorted(_BUILDERS))
+    return tuple(sorted(_ENTRIES))
+
+
+def input_kind(name: str) -> InputKind:
+    """What the network takes: "image" (N, C, H, W), spectrograms too; "waveform" (N, C, samples); or "video"
+    (N, C, T, H, W). ValueError for an unknown name."""
+    return _entry(name).kind
+
+
+def model_options(name: str) -> dict[str, Any]:
+    """The family's own options with their defaults. ValueError for an unknown name."""
+    parameters = inspect.signature(_entry(name).builder).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _ENTRIES:
+        raise ValueError(f"unknown model {name!r}; expected one of: {', '.join(available_models())}")
+    return _ENTRIES[name]
 
 
 def build_model(
@@ -46,36 +85,35 @@ def build_model(
     *,
     num_classes: int,
     in_channels: int = 3,
-    image_size: int | tuple[int, int] | None = None,
+    image_size: int | tuple[int, ...] | None = None,
     backend: str = "auto",
     **options: Any,
 ) -> nn.Module:
-    """Build a network that maps (N, in_channels, H, W) to logits (N, num_classes).
+    """Build a network that maps (N, in_channels, *image_size) to logits (N, num_classes).
 
     Weights are drawn from torch's global CPU generator: after the same `torch.manual_seed` they are the same for
-    every backend. `image_size` is one number for square pictures, (H, W), or None for networks that take any size.
-    `options` are the family's own (`mlp`: hidden; `convnet`: width, depth).
+    every backend. `image_size` is (H, W) for pictures and spectrograms (mels, frames), (samples,) for waveforms and
+    (T, H, W) for videos; one number for the same in every dimension; or None for networks that take any size.
+    `options` are the family's own (`model_options(name)`).
 
     Raises:
         ValueError: an unknown name, option or backend, a value out of range, or pictures too small for the network;
             one line that says what exists or what was expected.
     """
-    if name not in _BUILDERS:
-        raise ValueError(f"unknown model {name!r}; expected one of: {', '.join(available_models())}")
+    entry = _entry(name)
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; expected one of: {', '.join(BACKENDS)}")
-    builder = _BUILDERS[name]
-    known = [p.name for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = model_options(name)
     for option in options:
         if option not in known:
             raise ValueError(f"model {name!r} has no option {option!r}; it has: {', '.join(known) or 'none'}")
     inputs = ModelInputs(
         num_classes=at_least_one("num_classes", num_classes),
         in_channels=at_least_one("in_channels", in_channels),
-        image_size=_height_and_width(image_size),
+        image_size=_per_dimension(image_size, entry.kind),
         backend=backend,
     )
-    return builder(inputs, **options)
+    return entry.builder(inputs, **options)
 
 
 def at_least_one(what: str, value: int) -> int:
@@ -85,28 +123,36 @@ def at_least_one(what: str, value: int) -> int:
     return value
 
 
-def require_size(name: str, image_size: tuple[int, int] | None) -> tuple[int, int]:
+def fraction(what: str, value: float) -> float:
+    """`value` if it is a number from 0 to below 1; otherwise a ValueError that names `what`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{what}={value!r}; expected a number from 0 to below 1")
+    return value
+
+
+def require_size(name: str, image_size: tuple[int, ...] | None) -> tuple[int, ...]:
     """`image_size`, for a network whose weights depend on it; ValueError when it was not given."""
     if image_size is None:
         raise ValueError(f"model {name!r} needs image_size: its first fully connected layer depends on it")
     return image_size
 
 
-def check_smallest(name: str, image_size: tuple[int, int], smallest: int) -> None:
-    """ValueError unless both sides of `image_size` leave at least one pixel, that is, are at least `smallest`."""
-    if min(image_size) < smallest:
-        height, width = image_size
-        raise ValueError(
-            f"model {name!r} cannot take {height}x{width} pictures; the smallest size it takes is {smallest}x{smallest}"
-        )
+def check_smallest(name: str, image_size: tuple[int, ...], smallest: int | tuple[int, ...]) -> None:
+    """ValueError unless every side of `image_size` leaves at least one pixel, that is, is at least `smallest`."""
+    least = (smallest,) * len(image_size) if isinstance(smallest, int) else smallest
+    if any(size < bound for size, bound in zip(image_size, least, strict=True)):
+        given, taken = ("x".join(map(str, sizes)) for sizes in (image_size, least))
+        what = _PLURAL[input_kind(name)]
+        raise ValueError(f"model {name!r} cannot take {given} {what}; the smallest size it takes is {taken}")
 
 
-def _height_and_width(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def _per_dimension(image_size: int | tuple[int, ...] | None, kind: InputKind) -> tuple[int, ...] | None:
     if image_size is None:
         return None
+    names = DIMENSIONS[kind]
     if isinstance(image_size, int):
-        image_size = (image_size, image_size)
-    if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
-        raise ValueError(f"image_size={image_size!r}; expected one number or (height, width)")
-    height, width = image_size
-    return at_least_one("image_size height", height), at_least_one("image_size width", width)
+        image_size = (image_size,) * len(names)
+    if not isinstance(image_size, (tuple, list)) or len(image_size) != len(names):
+        each = f"({', '.join(names)})" if len(names) > 1 else f"({names[0]},)"
+        raise ValueError(f"image_size={image_size!r}; expected one number or {each}")
+    return tuple(at_least_one(f"image_size {what}", size) for what, size in zip(names, image_size, strict=True))
