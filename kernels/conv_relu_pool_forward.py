@@ -43,7 +43,7 @@ from kernels.launch import (
 )
 from kernels.memory_format import empty_in_format, is_channels_last
 from kernels.runtime import device_function
-from kernels.tiles import ForwardTile, forward_tile
+from kernels.tiles import DepthwiseTile, ForwardTile, forward_tile
 from kernels.window_functions import fold, joint_piece, start_fold, store_bits, window_pixel, write_outputs
 
 
@@ -200,21 +200,25 @@ def conv_relu_pool_forward(
     winner: Tensor | None,
     geometry: Geometry,
     shapes: Shapes,
-    tile: ForwardTile | None = None,
+    tile: ForwardTile | DepthwiseTile | None = None,
 ) -> None:
     """Launch the forward kernel into `y` (N, K, *output), `code` and `winner` (None: not saved).
 
     x (N, C, *spatial) and weight (K, C/groups, *kernel) in any strides. `code` is what `Geometry` says backward needs:
-    winner codes shaped as y, or packed bits (N, groups * ceil(K/groups / 8), *conv).
+    winner codes shaped as y, or packed bits (N, groups * ceil(K/groups / 8), *conv). `tile` overrides the rule's;
+    another kernel's tile raises ValueError.
     """
     if shapes.num_outputs == 0:
         return
     if geometry.depthwise:
-        conv_relu_pool_depthwise_forward(x, weight, bias, y, code, winner, geometry, shapes)
+        depthwise = tile if isinstance(tile, DepthwiseTile) else None
+        conv_relu_pool_depthwise_forward(x, weight, bias, y, code, winner, geometry, shapes, depthwise)
         return
     weight = channels_innermost(weight)
     kind = operand_kind(x.dtype)
     tile = tile or forward_tile(geometry, shapes.num_outputs, current_target(), kind)
+    if not isinstance(tile, ForwardTile):
+        raise ValueError(f"tile: a {type(tile).__name__} does not fit a dense layer, expected a ForwardTile")
     saved = code if code is not None else winner
     launched = _prepare(
         geometry, shapes, x.dtype, kind, tile, bias is not None, layout_of(x), layout_of(weight), layout_of(y),

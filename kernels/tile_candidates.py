@@ -1,0 +1,129 @@
+"""Which tiles a layer could run with on a target, for the tuner to time, and tiles as JSON, for its tables.
+
+Every candidate is a shipped tile that its kernel's list declares for the target, so `compile_check` has compiled it;
+the one the rule picks comes first.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kernels import tiles
+from kernels.geometry import Geometry, Shapes
+from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, Shipped, WgradTile
+
+Tile = ForwardTile | DgradTile | WgradTile | DepthwiseTile
+INTERPRETER = "interpreter"
+"""The target of `launch.current_target` where kernels are interpreted: any tile runs, two are offered."""
+
+_KINDS: dict[str, type[Tile]] = {
+    "forward": ForwardTile,
+    "dgrad": DgradTile,
+    "wgrad": WgradTile,
+    "depthwise": DepthwiseTile,
+}
+_MOST_SPLITS = 2**16
+_MOST_BLOCK = 2**20
+
+
+def forward_candidates(geometry: Geometry, shapes: Shapes, target: str, operands: str) -> list[Tile]:
+    """Tiles the forward kernels may run a layer with; the rule's choice first.
+
+    `target` is `cuda:90` and the like, or `interpreter`; `operands` "half", "tf32" or "ieee" (`launch.operand_kind`).
+    """
+    if geometry.depthwise:
+        return [tiles.depthwise_tile(geometry, geometry.rows, shapes.num_outputs)]
+    first = tiles.forward_tile(geometry, shapes.num_outputs, target, operands)
+    if target == INTERPRETER:
+        return _distinct([first, dataclasses.replace(first, block_p=max(first.block_p // 2, 1))])
+    columns = shapes.num_outputs * tiles.joint_elements(geometry)
+    fitting = _fitting(tiles.FORWARD, target, operands, tiles.heavy_forward(geometry), geometry.filters, columns)
+    return _distinct([first, *(tiles.forward_tile_of(s, geometry) for s in fitting)])
+
+
+def dgrad_candidates(geometry: Geometry, shapes: Shapes, target: str, operands: str) -> list[Tile]:
+    """Tiles the input gradient may run with; the rule's choice first. Arguments as `forward_candidates`'."""
+    pixels = shapes.phase_pixels(geometry)
+    if geometry.depthwise:
+        return [tiles.depthwise_tile(geometry, geometry.groups, pixels)]
+    first = tiles.dgrad_tile(geometry, pixels, target, operands)
+    if target == INTERPRETER:
+        return _distinct([first, dataclasses.replace(first, block_p=max(first.block_p // 2, 1))])
+    fitting = _fitting(tiles.DGRAD, target, operands, tiles.heavy_gradient(geometry), pixels, geometry.channels)
+    return _distinct([first, *(tiles.dgrad_tile_of(s, geometry) for s in fitting)])
+
+
+def wgrad_candidates(
+    geometry: Geometry, shapes: Shapes, target: str, operands: str, programs_wanted: int
+) -> list[Tile]:
+    """Tiles the weight gradient may run with; the rule's choice first.
+
+    `programs_wanted` as for `tiles.wgrad_tile`: from it follow the splits. Other arguments as `forward_candidates`'.
+    """
+    pixels = shapes.conv_pixels
+    if geometry.depthwise:
+        return [tiles.depthwise_tile(geometry, geometry.rows, pixels, programs_wanted)]
+    first = tiles.wgrad_tile(geometry, pixels, target, operands, programs_wanted)
+    if target == INTERPRETER:
+        return _distinct([first, dataclasses.replace(first, splits=1)])
+    columns = geometry.taps * geometry.channels
+    fitting = _fitting(tiles.WGRAD, target, operands, tiles.heavy_gradient(geometry), geometry.filters, columns)
+    return _distinct([first, *(tiles.wgrad_tile_of(s, geometry, pixels, programs_wanted) for s in fitting)])
+
+
+def _fitting(
+    shipped: Iterable[Shipped], target: str, operands: str, heavy: bool, rows: int, columns: int
+) -> list[Shipped]:
+    """The shipped tiles that may run there, without those twice as large as what they would cover."""
+    allowed = [s for s in shipped if operands in s.operands and s.heavy == heavy and target in s.targets]
+    least_rows, least_columns = min(s.rows for s in allowed), min(s.columns for s in allowed)
+    return [
+        s for s in allowed if s.rows < max(2 * rows, least_rows + 1) and s.columns < max(2 * columns, least_columns + 1)
+    ]
+
+
+def _distinct(candidates: Iterable[Tile]) -> list[Tile]:
+    return list(dict.fromkeys(candidates))
+
+
+def tile_to_json(tile: Tile) -> dict[str, Any]:
+    """A tile as a JSON object: `{"kind": "forward", "block_k": 64, ...}`."""
+    kind = next(name for name, made in _KINDS.items() if made is type(tile))
+    return {"kind": kind, **dataclasses.asdict(tile)}
+
+
+def tile_from_json(entry: Any) -> Tile:
+    """The tile of a `tile_to_json` object. Raises ValueError that names the kind, field, type or value at fault."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"tile: expected an object, got {entry!r}")
+    made = _KINDS.get(entry.get("kind", "")) if isinstance(entry.get("kind"), str) else None
+    if made is None:
+        raise ValueError(f"tile: kind {entry.get('kind')!r} is none of {', '.join(_KINDS)}")
+    values = {name: value for name, value in entry.items() if name != "kind"}
+    fields = {field.name: field.type for field in dataclasses.fields(made)}
+    if values.keys() != fields.keys():
+        wrong = sorted(values.keys() ^ fields.keys())
+        raise ValueError(f"tile: {entry['kind']} has the fields {', '.join(fields)}, the entry differs in {wrong}")
+    for name, value in values.items():
+        expected = "true or false" if fields[name] is bool else _expected(name)
+        if type(value) is not fields[name] or not (fields[name] is bool or _sensible(name, value)):
+            raise ValueError(f"tile: {name} is {value!r}, expected {expected}")
+    return made(**values)
+
+
+_CHECKS: dict[str, tuple[str, Callable[[int], bool]]] = {
+    "joint": ("1, 2 or 4", lambda value: value in (1, 2, 4)),
+    "warps": ("1, 2, 4, 8 or 16", lambda value: value in (1, 2, 4, 8, 16)),
+    "stages": ("1 to 8", lambda value: 1 <= value <= 8),
+    "splits": (f"1 to {_MOST_SPLITS}", lambda value: 1 <= value <= _MOST_SPLITS),
+}
+
+
+def _expected(name: str) -> str:
+    return _CHECKS[name][0] if name in _CHECKS else f"a power of two up to {_MOST_BLOCK}"
+
+
+def _sensible(name: str, value: int) -> bool:
+    if name in _CHECKS:
+        return _CHECKS[name][1](value)
+    return 0 < value <= _MOST_BLOCK and value & (value - 1) == 0
