@@ -217,7 +217,7 @@ def wgrad_tile(geometry: Geometry, num_pixels: int, target: str, operands: str, 
     tiles do not. It depends on the device and the shapes only, so the sum's order, and its bits, repeat.
     """
     columns = geometry.taps * geometry.channels
-    if INTERPRETED:
+    if target == "interpreter":
         block_n = _power_of_two(columns, 1, 512)
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_n, 1))
         blocks = -(-num_pixels // block_p)
