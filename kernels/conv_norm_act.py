@@ -1,0 +1,98 @@
+"""`conv_norm_act`: conv + batch norm + residual + activation + pool and its backward, on the backend of your choice."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.arguments import check_backend
+from kernels.norm_arguments import check_norm_numbers, check_norm_sizes, check_norm_tensors, parse_norm_layer
+from kernels.norm_reference import conv_norm_act_reference
+from kernels.pooling import Pool, Size
+
+
+def conv_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    conv_bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: str | None = "relu",
+    pool: Pool = None,
+    pool_first: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """y = pool(activation(batch_norm(conv(x)) + residual)), or with `pool_first` the pool between conv and norm.
+
+    x (N, C, *spatial); weight (K, C/groups, *kernel); norm_weight, norm_bias (the affine part: None for 1 and 0),
+    running_mean, running_var and conv_bias (K,) or None; residual of the size of what is normalised. One, two or three
+    spatial dimensions; `stride`, `padding`, `dilation`, `groups`, `activation` and `pool` as for `conv_relu_pool`.
+    Returns (N, K, *output) in the dtype of the convolution's output (promoted with the residual's), channels_last if x
+    or weight is.
+
+    With `training` the norm uses the batch's mean and biased variance per channel, and where running_mean and
+    running_var are given updates them in place, `momentum` of the new (the variance unbiased) and 1 - momentum of the
+    old, as `torch.nn.functional.batch_norm` does; a cumulative average is momentum = 1 / number of batches. Without it
+    the norm uses the running statistics, which have to be given. The norm's tensors may be float32 beside 16-bit x.
+
+    `backend`: "triton" runs this project's kernels alone; "cudnn" is eager PyTorch (oneDNN on a CPU); "compile" the
+    same under torch.compile; "auto" is eager PyTorch.
+
+    Raises ArgumentError (a ValueError and a RuntimeError) that names the argument; with `training` also where there is
+    only one value per channel.
+    """
+    check_backend(backend)
+    if backend == "triton":
+        raise NotImplementedError("conv_norm_act has no triton kernels yet: use backend='cudnn'")
+    check_norm_numbers(training, momentum, eps)
+    norm = (norm_weight, norm_bias, running_mean, running_var)
+    _check(
+        x, weight, norm, conv_bias, residual, groups, training, stride, padding, dilation, activation, pool, pool_first
+    )
+    reference = _compiled_reference() if backend == "compile" else conv_norm_act_reference
+    settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    settings |= {"activation": activation, "pool": pool, "pool_first": pool_first}
+    settings |= {"training": training, "momentum": momentum, "eps": eps}
+    return reference(x, weight, *norm, conv_bias=conv_bias, residual=residual, **settings)
+
+
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    norm: tuple[Tensor | None, ...],
+    conv_bias: Tensor | None,
+    residual: Tensor | None,
+    groups: int,
+    training: bool,
+    stride: Size,
+    padding: Size | str,
+    dilation: Size,
+    activation: str | None,
+    pool: Pool,
+    pool_first: bool,
+) -> str:
+    """The layer's text. Raises ArgumentError for anything wrong with tensors or settings."""
+    rank = weight.dim() - 2 if isinstance(weight, Tensor) else 0
+    kernel = tuple(weight.shape[2:]) if rank in (1, 2, 3) else (1,)
+    layer = parse_norm_layer(kernel, stride, padding, dilation, groups, activation, pool, pool_first)
+    check_norm_tensors(x, weight, *norm, conv_bias, residual, groups, training)
+    check_norm_sizes(x.shape, weight.shape, None if residual is None else residual.shape, training, layer)
+    return layer
+
+
+@functools.cache
+def _compiled_reference() -> Callable[..., Tensor]:
+    return torch.compile(conv_norm_act_reference)
