@@ -8,10 +8,19 @@ and from N(0, 1 / fan_in) where none does; biases start at zero.
 import math
 
 import torch
+from einops import einsum
 from torch import nn
 
-from kernels import AvgPool, MaxPool, conv_relu_pool
+from kernels import AvgPool, MaxPool
 from kernels.pooling import Size
+from models.fused import conv_norm_act, conv_relu_pool
+
+_CONVOLUTION: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_NORM: dict[int, type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]] = {
+    1: nn.BatchNorm1d,
+    2: nn.BatchNorm2d,
+    3: nn.BatchNorm3d,
+}
 
 
 class ConvReLUPool(nn.Module):
@@ -63,18 +72,7 @@ class ConvReLUPool(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, *spatial) -> (N, K, *output)."""
-        return conv_relu_pool(
-            x,
-            self.weight,
-            self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            activation=self.activation,
-            pool=self.pool,
-            backend=self.backend,
-        )
+        return conv_relu_pool(x, self, activation=self.activation, pool=self.pool, backend=self.backend)
 
     def extra_repr(self) -> str:
         return (
@@ -82,6 +80,87 @@ class ConvReLUPool(nn.Module):
             f"groups={self.groups}, bias={self.bias is not None}, activation={self.activation}, pool={self.pool}, "
             f"backend={self.backend}"
         )
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, batch normalisation, residual, activation and pooling: (N, C, *spatial) -> (N, K, *output).
+
+    The parameters are `conv`'s and `norm`'s, modules of the `rank` given that are not called themselves. With
+    `pool_first` the pool comes between convolution and norm, otherwise last. The convolution has no bias: the norm
+    would take it away again.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        rank: int = 2,
+        stride: int = 1,
+        padding: int = 0,
+        activation: str | None = "relu",
+        pool: MaxPool | AvgPool | None = None,
+        pool_first: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.conv = _CONVOLUTION[rank](
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False
+        )
+        self.norm = _NORM[rank](out_channels)
+        self.activation, self.pool, self.pool_first, self.backend = activation, pool, pool_first, backend
+        start_weight(self.conv.weight, rectified=activation is not None)
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """(N, C, *spatial) -> (N, K, *output); `residual`, of the size of what is normalised, is added after that."""
+        return conv_norm_act(
+            x,
+            self.conv,
+            self.norm,
+            residual=residual,
+            activation=self.activation,
+            pool=self.pool,
+            pool_first=self.pool_first,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        return f"activation={self.activation}, pool={self.pool}, pool_first={self.pool_first}, backend={self.backend}"
+
+
+class AdaptiveAvgPool(nn.Module):
+    """(N, C, H, W) -> (N, C, *output): output (i, j) is the mean of rows floor(i H / H') to ceil((i + 1) H / H') and
+    the like columns, as `nn.AdaptiveAvgPool2d` has it; where nothing changes, x itself.
+
+    A product with one averaging matrix for each dimension, summed in float32 at least, since windows differ in size.
+    """
+
+    def __init__(self, output: tuple[int, int]) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) -> (N, C, *output)."""
+        height, width = x.shape[2:]
+        if (height, width) == self.output:
+            return x
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x if x.dtype == torch.float64 else x.float()
+            rows = averaging_matrix(height, self.output[0]).to(wide)
+            columns = averaging_matrix(width, self.output[1]).to(wide)
+            return einsum(wide, rows, columns, "n c h w, i h, j w -> n c i j").to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.output}"
+
+
+def averaging_matrix(size: int, output: int) -> torch.Tensor:
+    """(output, size) in float64: row i averages positions floor(i size / output) to ceil((i + 1) size / output)."""
+    index = torch.arange(output)[:, None]
+    position = torch.arange(size)[None]
+    inside = (position * output >= index * size - (index * size) % output) & (position * output < (index + 1) * size)
+    return inside.double() / inside.sum(1, keepdim=True)
 
 
 def fully_connected(in_features: int, out_features: int, *, rectified: bool) -> nn.Linear:

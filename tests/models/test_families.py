@@ -126,7 +126,7 @@ def test_convolution_and_pool_come_from_the_op_alone(name: str, monkeypatch: pyt
         window = getattr(settings["pool"], "kernel", 1)
         return x.new_ones(x.shape[0], weight.shape[0], x.shape[2] // window, x.shape[3] // window)
 
-    monkeypatch.setattr("models.layers.conv_relu_pool", stand_in)
+    monkeypatch.setattr("kernels.conv_relu_pool", stand_in)
     for function in ("conv1d", "conv2d", "conv3d", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"):
         monkeypatch.setattr(F, function, None)
     model = _build(name, (16, 16), 3, backend="triton")
@@ -141,7 +141,14 @@ SOURCES = sorted(path for path in Path(models.__file__).parent.glob("*.py") if p
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_no_model_asks_which_backend_runs_it(source: Path) -> None:
     for node in ast.walk(ast.parse(source.read_text())):
-        if isinstance(node, (ast.If, ast.IfExp, ast.Compare, ast.Match)):
-            names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-            names |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
-            assert "backend" not in names, f"{source.name}, line {node.lineno}"
+        if isinstance(node, (ast.If, ast.IfExp, ast.While)):
+            asked: ast.AST = node.test
+        elif isinstance(node, ast.Match):
+            asked = node.subject
+        elif isinstance(node, ast.Compare):
+            asked = node
+        else:
+            continue
+        names = {n.id for n in ast.walk(asked) if isinstance(n, ast.Name)}
+        names |= {n.attr for n in ast.walk(asked) if isinstance(n, ast.Attribute)}
+        assert "backend" not in names, f"{source.name}, line {node.lineno}"

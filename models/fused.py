@@ -1,0 +1,203 @@
+"""The fused ops, called with modules that hold the parameters.
+
+A network keeps `nn.Conv2d` and `nn.BatchNorm2d` where others expect to find them, for their parameters, names and
+`train()`/`eval()`; the functions here hand these to one fused op. They keep what the modules would do beside the
+arithmetic: batches are counted, and a norm's momentum may be a cumulative average.
+
+`recorded_calls` collects what is called, for `python -m models.coverage`.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+import kernels
+from kernels.pooling import Pool, Size
+
+
+class ConvolutionHolder(Protocol):
+    """What is read off a convolution: `nn.Conv1d` to `nn.Conv3d` without padding modes, and `layers.ConvReLUPool`."""
+
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def bias(self) -> Tensor | None: ...
+    @property
+    def stride(self) -> Size: ...
+    @property
+    def padding(self) -> Size | str: ...
+    @property
+    def dilation(self) -> Size: ...
+    @property
+    def groups(self) -> int: ...
+
+
+NormHolder = torch.nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a fused op: sizes and settings, without the tensors."""
+
+    op: str
+    x_size: tuple[int, ...]
+    y_size: tuple[int, ...]
+    backend: str
+    dtype: torch.dtype
+    weight_size: tuple[int, ...] = ()
+    stride: Size = 1
+    padding: Size | str = 0
+    dilation: Size = 1
+    groups: int = 1
+    bias: bool = False
+    residual: bool = False
+    activation: str | None = None
+    pool: Pool = None
+    pool_first: bool = False
+
+
+_recorders: list[list[Call]] = []
+
+
+@contextlib.contextmanager
+def recorded_calls() -> Iterator[list[Call]]:
+    """The calls of fused ops made inside the `with` block, in order, as they come."""
+    calls: list[Call] = []
+    _recorders.append(calls)
+    try:
+        yield calls
+    finally:
+        _recorders.remove(calls)
+
+
+def _record(call: Call) -> None:
+    for calls in _recorders:
+        calls.append(call)
+
+
+def conv_relu_pool(
+    x: Tensor,
+    conv: ConvolutionHolder,
+    *,
+    activation: str | None = "relu",
+    pool: Pool = None,
+    backend: str,
+) -> Tensor:
+    """pool(activation(conv(x))): x (N, C, *spatial) -> (N, K, *output)."""
+    y = kernels.conv_relu_pool(
+        x,
+        conv.weight,
+        conv.bias,
+        stride=conv.stride,
+        padding=conv.padding,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        activation=activation,
+        pool=pool,
+        backend=backend,
+    )
+    if _recorders:
+        _record(_described("conv_relu_pool", x, conv, y, activation, pool, backend))
+    return y
+
+
+def conv_norm_act(
+    x: Tensor,
+    conv: ConvolutionHolder,
+    norm: NormHolder,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = "relu",
+    pool: Pool = None,
+    pool_first: bool = False,
+    backend: str,
+) -> Tensor:
+    """pool(activation(norm(conv(x)) + residual)), with `pool_first` the pool between conv and norm.
+
+    x (N, C, *spatial) -> (N, K, *output). The norm uses and updates what `nn.BatchNorm2d` would in the norm's mode:
+    batch statistics in training and where it keeps no running ones, `num_batches_tracked`, and for momentum=None
+    the average over all batches so far.
+    """
+    momentum = 0.0 if norm.momentum is None else norm.momentum
+    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    batch_statistics = norm.training or norm.running_mean is None
+    keep = not norm.training or norm.track_running_stats
+    y = kernels.conv_norm_act(
+        x,
+        conv.weight,
+        norm.weight,
+        norm.bias,
+        norm.running_mean if keep else None,
+        norm.running_var if keep else None,
+        conv_bias=conv.bias,
+        residual=residual,
+        stride=conv.stride,
+        padding=conv.padding,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        training=batch_statistics,
+        momentum=momentum,
+        eps=norm.eps,
+        activation=activation,
+        pool=pool,
+        pool_first=pool_first,
+        backend=backend,
+    )
+    if _recorders:
+        residual_given = residual is not None
+        call = _described("conv_norm_act", x, conv, y, activation, pool, backend, residual_given, pool_first)
+        _record(call)
+    return y
+
+
+def global_average_pool(x: Tensor, *, keepdim: bool = True, backend: str) -> Tensor:
+    """Mean over the spatial dimensions: (N, C, *spatial) -> (N, C, 1, ...), or (N, C) without `keepdim`."""
+    y = kernels.global_average_pool(x, keepdim=keepdim, backend=backend)
+    if _recorders:
+        _record(Call("global_average_pool", tuple(x.shape), tuple(y.shape), backend, x.dtype))
+    return y
+
+
+def squeeze_excite(x: Tensor, gate: Tensor, *, backend: str) -> Tensor:
+    """x * sigmoid(gate): x (N, C, *spatial), gate (N, C, 1, ...)."""
+    y = kernels.squeeze_excite(x, gate, backend=backend)
+    if _recorders:
+        _record(Call("squeeze_excite", tuple(x.shape), tuple(y.shape), backend, x.dtype))
+    return y
+
+
+def _described(
+    op: str,
+    x: Tensor,
+    conv: ConvolutionHolder,
+    y: Tensor,
+    activation: str | None,
+    pool: Pool,
+    backend: str,
+    residual: bool = False,
+    pool_first: bool = False,
+) -> Call:
+    return Call(
+        op,
+        tuple(x.shape),
+        tuple(y.shape),
+        backend,
+        x.dtype,
+        weight_size=tuple(conv.weight.shape),
+        stride=conv.stride,
+        padding=conv.padding,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        bias=conv.bias is not None,
+        residual=residual,
+        activation=activation,
+        pool=pool,
+        pool_first=pool_first,
+    )
