@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from kernels.arguments import check_backend, check_channels, check_tensors, parse_layer, spatial_sizes
-from kernels.operator_registration import call
+from kernels.layer_call import LayerCall, layer_call
+from kernels.operator_implementations import PLAIN_KEYS, dispatch_keys
+from kernels.operator_registration import call_direct, may_call_directly, ops
 from kernels.pooling import MaxPool, Pool, Size
 from kernels.reference import conv_relu_pool_reference
 
@@ -41,11 +43,15 @@ def conv_relu_pool(
     """
     if backend == "triton" and not torch.compiler.is_compiling():
         key = _key(x, weight, bias, stride, padding, dilation, groups, activation, pool)
-        layer = _ACCEPTED.get(key)
-        if layer is None:
+        known = _KNOWN.get(key)
+        if known is None:
             layer = _checked(x, weight, bias, stride, padding, dilation, groups, activation, pool)
-            _accept(key, layer)
-        return _batched(x, weight, bias, layer)
+            if key is None or x.dim() != weight.dim():
+                return _batched(x, weight, bias, layer)
+            known = _remember(key, layer_call(x, weight, layer))
+        if may_call_directly(known):
+            return call_direct(x, weight, bias, known)
+        return ops.conv_relu_pool(x, weight, bias, known.layer)
     check_backend(backend)
     layer = _checked(x, weight, bias, stride, padding, dilation, groups, activation, pool)
     if backend == "triton":
@@ -65,43 +71,51 @@ def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> 
     return layer.text()
 
 
-_ACCEPTED: dict[Any, str] = {}
-"""Layers of calls that were checked before, by everything the checks look at: a small network's step is short."""
-_MOST_ACCEPTED = 4096
+_KNOWN: dict[Any, LayerCall] = {}
+"""Calls on plain tensors that were checked before, by everything that the checks and the results' layouts depend on: a
+small network's step is short, and most of it would be spent here."""
+_MOST_KNOWN = 4096
 
 
 def _key(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Any:
-    """What `_checked` depends on, as a key; None when it cannot be one (lists as settings, something not a tensor) or
-    should not (dtypes that only autocast makes equal)."""
+    """What `_checked` and `layer_call` depend on, as a key. None when it cannot be one (lists as settings, something
+    not a tensor) or should not: dtypes that only autocast makes equal, subclasses and wrappers of tensors."""
     try:
-        tensors = [x, weight] if bias is None else [x, weight, bias]
-        if any([t.dtype is not x.dtype for t in tensors]):
+        dtype, device = x.dtype, x.get_device()
+        if weight.dtype is not dtype or weight.get_device() != device:
             return None
+        if dispatch_keys(x) not in PLAIN_KEYS or dispatch_keys(weight) not in PLAIN_KEYS:
+            return None
+        bias_size = None
+        if bias is not None:
+            if bias.dtype is not dtype or bias.get_device() != device or dispatch_keys(bias) not in PLAIN_KEYS:
+                return None
+            bias_size = bias.shape
         # Types too: a stride of True or 1.0 equals 1 and is refused all the same.
+        kinds = tuple([type(s) for s in settings])
+        if tuple in kinds:
+            kinds += tuple([type(v) for s in settings if type(s) is tuple for v in s])
         pool = settings[-1]
-        kinds = [_kind(s) for s in (*settings, *(vars(pool).values() if pool is not None else ()))]
-        key = (*[(t.shape, t.device, t.layout) for t in tensors], x.dtype, settings, *kinds)
+        if pool is not None:
+            kinds += pool.kinds
+        key = (dtype, device, x.shape, x.stride(), weight.shape, weight.stride(), bias_size, settings, kinds)
         hash(key)
     except (AttributeError, TypeError):
         return None
     return key
 
 
-def _kind(value: Any) -> Any:
-    return tuple([type(v) for v in value]) if type(value) is tuple else type(value)
-
-
-def _accept(key: Any, layer: str) -> None:
-    if key is not None:
-        if len(_ACCEPTED) >= _MOST_ACCEPTED:
-            _ACCEPTED.clear()
-        _ACCEPTED[key] = layer
+def _remember(key: Any, call: LayerCall) -> LayerCall:
+    if len(_KNOWN) >= _MOST_KNOWN:
+        _KNOWN.clear()
+    _KNOWN[key] = call
+    return call
 
 
 def _batched(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
     if x.dim() == weight.dim():
-        return call(x, weight, bias, layer)
-    return call(x.unsqueeze(0), weight, bias, layer).squeeze(0)
+        return ops.conv_relu_pool(x, weight, bias, layer)
+    return ops.conv_relu_pool(x.unsqueeze(0), weight, bias, layer).squeeze(0)
 
 
 @functools.cache

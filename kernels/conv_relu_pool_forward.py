@@ -274,14 +274,14 @@ def empty_saved(y: Tensor, geometry: Geometry, shapes: Shapes) -> tuple[Tensor |
         channels = geometry.row_groups * geometry.code_channels
         size = (shapes.batch, channels, *shapes.conv[3 - geometry.rank :])
         code = empty_in_format(size, y, is_channels_last(y), torch.uint8)
-        if not _windows_cover(geometry, shapes):
+        if not windows_cover(geometry, shapes):
             code.zero_()  # bits of pixels in no window: they change no result, and are the same in every call
     if geometry.saves_winner:
         winner = torch.empty_like(y)
     return code, winner
 
 
-def _windows_cover(geometry: Geometry, shapes: Shapes) -> bool:
+def windows_cover(geometry: Geometry, shapes: Shapes) -> bool:
     """Whether every convolution pixel lies in some pooling window."""
     windows = (geometry.window_d, geometry.window_h, geometry.window_w)
     strides = (geometry.pool_stride_d, geometry.pool_stride_h, geometry.pool_stride_w)

@@ -34,7 +34,7 @@ class Allocation:
 
 @contextlib.contextmanager
 def guarded_memory(pattern: int) -> Iterator[list[Allocation]]:
-    """Within it, torch.empty, torch.empty_like and Tensor.new_empty hand out guarded tensors full of `pattern`."""
+    """Within it, torch.empty, empty_like and empty_strided and Tensor.new_empty hand out guarded tensors of `pattern`."""
     allocations: list[Allocation] = []
 
     def guarding(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -53,6 +53,7 @@ def guarded_memory(pattern: int) -> Iterator[list[Allocation]]:
     with (
         mock.patch.object(torch, "empty", guarding(torch.empty)),
         mock.patch.object(torch, "empty_like", guarding(torch.empty_like)),
+        mock.patch.object(torch, "empty_strided", guarding(torch.empty_strided)),
         mock.patch.object(torch.Tensor, "new_empty", guarding(torch.Tensor.new_empty)),
     ):
         yield allocations

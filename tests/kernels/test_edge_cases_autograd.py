@@ -143,19 +143,19 @@ def test_38_without_bias(layer: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("between", [False, True], ids=["leaves", "results"])
 def test_38_autograd_grad_of_some_inputs_computes_no_others(monkeypatch: pytest.MonkeyPatch, between: bool) -> None:
-    import kernels.operator_registration as registration
+    from kernels import operator_autograd
 
     everything = torch.autograd.grad(ours(*(leaves := [t.requires_grad_() for t in tensors()])).sum(), leaves)
     ran: list[str] = []
-    for name in ("_input_gradient", "_weight_gradient"):
-        original = getattr(registration, name)
+    for name in ("input_gradient", "weight_gradient"):
+        original = getattr(operator_autograd, name)
 
         def counted(*args: Any, _name: str = name, _original: Callable[..., Any] = original, **kwargs: Any) -> Any:
             ran.append(_name)
             return _original(*args, **kwargs)
 
-        monkeypatch.setattr(registration, name, counted)
-    dgrad, wgrad = "_input_gradient", "_weight_gradient"
+        monkeypatch.setattr(operator_autograd, name, counted)
+    dgrad, wgrad = "input_gradient", "weight_gradient"
     for asked, expected in (([0], [dgrad]), ([1], [wgrad]), ([2], [wgrad]), ([0, 2], [dgrad, wgrad])):
         leaves = [t.requires_grad_() for t in tensors()]
         y = ours(*(leaf * 1 for leaf in leaves) if between else leaves)

@@ -1,0 +1,97 @@
+"""What a call of the op needs besides its tensors, worked out once per layer, sizes, layouts, dtype and device."""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels.arguments import build_geometry, layer_from_text
+from kernels.conv_relu_pool_forward import empty_saved, windows_cover
+from kernels.geometry import Geometry, Shapes
+from kernels.memory_format import empty_in_format, is_channels_last
+
+
+@dataclass(frozen=True, slots=True)
+class Blank:
+    """A result to be allocated, unwritten or zeroed, at every call."""
+
+    size: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    zeroed: bool = False
+
+    def allocate(self) -> Tensor:
+        """By strides: `torch.empty` with a memory format takes half as long again."""
+        tensor = torch.empty_strided(self.size, self.stride, dtype=self.dtype, device=self.device)
+        return tensor.zero_() if self.zeroed else tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerCall:
+    """A layer met with tensors of given sizes and strides: its geometry and the results to allocate.
+
+    `code` and `winner` are what forward saves for backward (None: nothing). `smooth_average`: backward computes the
+    convolution again. `device_type` is what autocast asks by.
+    """
+
+    layer: str
+    geometry: Geometry
+    shapes: Shapes
+    y: Blank
+    code: Blank | None
+    winner: Blank | None
+    dx: Blank
+    x_channels_last: bool
+    smooth_average: bool
+    device_type: str
+
+
+@functools.lru_cache(maxsize=4096)
+def geometry_of(x_size: torch.Size, weight_size: torch.Size, layer: str) -> tuple[Geometry, Shapes]:
+    """Geometry of a layer on tensors of these sizes."""
+    return build_geometry(x_size, weight_size, layer_from_text(layer))
+
+
+def layer_call(x: Tensor, weight: Tensor, layer: str) -> LayerCall:
+    """The LayerCall of `layer`, an `arguments.Layer.text()` that fits x (N, C, *spatial) and weight."""
+    return _layer_call(x.shape, x.stride(), x.dtype, x.device, weight.shape, weight.stride(), layer)
+
+
+@functools.lru_cache(maxsize=4096)
+def _layer_call(
+    x_size: torch.Size,
+    x_stride: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    weight_size: torch.Size,
+    weight_stride: tuple[int, ...],
+    layer: str,
+) -> LayerCall:
+    # Formats and results are read off tensors without memory.
+    x = torch.empty_strided(x_size, x_stride, dtype=dtype, device="meta")
+    weight = torch.empty_strided(weight_size, weight_stride, dtype=dtype, device="meta")
+    settings = layer_from_text(layer)
+    geometry, shapes = geometry_of(x_size, weight_size, layer)
+    channels_last = is_channels_last(x)
+    size = (shapes.batch, weight_size[0], *shapes.output[3 - geometry.rank :])
+    y = empty_in_format(size, x, channels_last or is_channels_last(weight))
+    code, winner = empty_saved(y, geometry, shapes)
+    zeroed = geometry.saves_bits and not windows_cover(geometry, shapes)
+    return LayerCall(
+        layer,
+        geometry,
+        shapes,
+        _blank(y, device),
+        None if code is None else _blank(code, device, zeroed),
+        None if winner is None else _blank(winner, device),
+        _blank(empty_in_format(x_size, x, channels_last), device),
+        channels_last,
+        settings.pool == "avg" and settings.activation in ("silu", "gelu"),
+        device.type,
+    )
+
+
+def _blank(tensor: Tensor, device: torch.device, zeroed: bool = False) -> Blank:
+    return Blank(tensor.shape, tensor.stride(), tensor.dtype, device, zeroed)

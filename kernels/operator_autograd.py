@@ -1,0 +1,191 @@
+"""Derivatives of `tidepool::conv_relu_pool`: the autograd function, and refusals of what has no kernel.
+
+One level of reverse mode has kernels. Forward mode, second derivatives and nested `torch.func` transforms are answered
+by NotImplementedError in one line that names the backend that has them.
+"""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack, get_unwrapped, is_functorch_wrapped_tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
+
+from kernels.arguments import Layer, layer_from_text
+from kernels.layer_call import LayerCall
+from kernels.memory_format import output_format
+from kernels.operator_implementations import (
+    input_gradient,
+    may_skip_dispatcher,
+    or_nothing,
+    run_forward,
+    weight_gradient,
+)
+
+ops = torch.ops.tidepool
+
+
+def refuse_forward_mode(*tensors: Tensor | None) -> None:
+    """NotImplementedError if any of the tensors carries a tangent."""
+    for tensor in tensors:
+        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise NotImplementedError(
+                "conv_relu_pool with backend='triton' has no forward-mode derivative: use backend='cudnn' for jvp"
+            )
+
+
+def is_differentiated(*tensors: Tensor | None) -> bool:
+    """Whether a result computed from these tensors has to be recorded. Refuses forward mode."""
+    if forward_ad._current_level >= 0:
+        refuse_forward_mode(*tensors)
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def apply(function: Any, *arguments: Any) -> Any:
+    """`function.apply`, allowed inside torch.func too: by the time an operator's Autograd key is reached, the transform
+    has chosen its level, and the function stays on it. What an outer level would differentiate as well is refused."""
+    if not torch._C._are_functorch_transforms_active():
+        return function.apply(*arguments)
+    forward_mode = any(i.key() == TransformType.Jvp for i in get_interpreter_stack() or ())
+    if forward_mode or any(_requires_grad_outside(a) for a in arguments if isinstance(a, Tensor)):
+        raise NotImplementedError(
+            "conv_relu_pool with backend='triton' is differentiated by one torch.func transform at a time: "
+            "use backend='cudnn' for nested ones and for jvp"
+        )
+    with enable_single_level_autograd_function():
+        return function.apply(*arguments)
+
+
+def _requires_grad_outside(tensor: Tensor) -> bool:
+    """Whether a level of torch.func outside the innermost, or plain autograd, records operations on this tensor."""
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)
+        if tensor.requires_grad:
+            return True
+    return False
+
+
+class ConvReLUPool(_SingleLevelFunction):
+    """Saves x, weight and what `Geometry` says of the outputs; computes the gradients that are asked for.
+
+    `direct`: the LayerCall of plain tensors, whose kernels are called without the dispatcher; None to dispatch.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, direct: LayerCall | None
+    ) -> Tensor:
+        code: Tensor | None
+        winner: Tensor | None
+        if direct is not None:
+            y, code, winner = run_forward(x, weight, bias, direct)
+            smooth_average = direct.smooth_average
+        else:
+            y, code, winner = ops.conv_relu_pool_forward(x, weight, bias, layer)
+            smooth_average = _smooth_average(layer)
+            ctx.channels_last = ctx.needs_input_grad[0] and output_format(x)
+        x_needed = ctx.needs_input_grad[1] or smooth_average
+        ctx.save_for_backward(x if x_needed else None, weight, bias if smooth_average else None, code, winner)
+        ctx.set_materialize_grads(False)
+        ctx.x_size, ctx.layer, ctx.direct, ctx.smooth_average = x.shape, layer, direct, smooth_average
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        if grad is None:
+            return None, None, None, None, None
+        x, weight, bias, code, saved = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = _asked_for(ctx)
+        if ctx.smooth_average:
+            # The convolution once more, without activation and pool: cheaper to redo than to keep.
+            saved = ops.conv_relu_pool(x, weight, bias, _without_activation_and_pool(ctx.layer))
+        dx = dweight = dbias = None
+        direct = ctx.direct
+        if direct is not None and not torch.is_grad_enabled() and may_skip_dispatcher(grad):
+            if needs_x:
+                dx = input_gradient(grad, code, saved, weight, direct)
+            if needs_weight or needs_bias:
+                x = _size_only(grad, ctx.x_size) if x is None else x
+                wanted = (needs_weight, needs_bias)
+                dweight, dbias = weight_gradient(grad, code, saved, x, weight, *wanted, direct.geometry, direct.shapes)
+            return dx, dweight, dbias, None, None
+        code, saved = or_nothing(code, grad), or_nothing(saved, grad)
+        if needs_x:
+            channels_last = direct.x_channels_last if direct is not None else ctx.channels_last
+            dx = ops.conv_relu_pool_dgrad(grad, code, saved, weight, ctx.x_size, channels_last, ctx.layer)
+        if needs_weight or needs_bias:
+            x = _size_only(grad, ctx.x_size) if x is None else x
+            wanted = (needs_weight, needs_bias)
+            dweight, dbias = ops.conv_relu_pool_wgrad(grad, code, saved, x, weight, *wanted, ctx.layer)
+        return dx, dweight if needs_weight else None, dbias if needs_bias else None, None, None
+
+
+def _size_only(grad: Tensor, size: torch.Size) -> Tensor:
+    """Stands for an x that was not saved: without dweight, x is only looked at for its size."""
+    return grad.new_empty(1).expand(size)
+
+
+def _asked_for(ctx: Any) -> tuple[bool, bool, bool]:
+    """Which of x, weight and bias need a gradient of this backward: `autograd.grad` may ask for some only."""
+    edges = zip(ctx.needs_input_grad, ctx.next_functions, strict=False)
+    asked = [needs and _will_run(node) for needs, (node, _) in edges]
+    return asked[0], asked[1], len(asked) > 2 and asked[2]
+
+
+def _will_run(node: Any) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # a leaf whose gradient `autograd.grad` returns, or no engine runs: torch.compile traces
+        return True
+
+
+class NotDifferentiable(_SingleLevelFunction):
+    """An internal operator's results, recorded so that differentiating them is answered, not silently wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, operator: Any, *arguments: Any) -> Any:
+        return operator(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise NotImplementedError(
+            "conv_relu_pool with backend='triton' has no second derivative: use backend='cudnn' for double backward"
+        )
+
+
+@functools.cache
+def _smooth_average(layer: str) -> bool:
+    settings = layer_from_text(layer)
+    return settings.pool == "avg" and settings.activation in ("silu", "gelu")
+
+
+@functools.cache
+def _without_activation_and_pool(layer: str) -> str:
+    settings = layer_from_text(layer)
+    rank = len(settings.stride)
+    ones, zeros = (1,) * rank, (0,) * rank
+    convolution = (settings.stride, settings.padding, settings.dilation, settings.groups)
+    return Layer(*convolution, "none", "none", ones, ones, zeros, ones, False, True).text()
+
+
+def autograd(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+    """`tidepool::conv_relu_pool` at the Autograd key."""
+    if is_differentiated(x, weight, bias):
+        return apply(ConvReLUPool, x, weight, bias, layer, None)
+    with torch._C._AutoDispatchBelowAutograd():
+        return ops.conv_relu_pool(x, weight, bias, layer)
+
+
+def autograd_internal(operator: Any) -> Any:
+    """An internal operator at the Autograd key: its results cannot be differentiated further."""
+
+    def implementation(*arguments: Any) -> Any:
+        if is_differentiated(*(a for a in arguments if isinstance(a, Tensor))):
+            return apply(NotDifferentiable, operator, *arguments)
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    return implementation
