@@ -1,6 +1,7 @@
 """Model names -> builders, with every argument checked before a single parameter is made."""
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -127,6 +128,13 @@ def fraction(what: str, value: float) -> float:
     """`value` if it is a number from 0 to below 1; otherwise a ValueError that names `what`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ValueError(f"{what}={value!r}; expected a number from 0 to below 1")
+    return value
+
+
+def above_zero(what: str, value: float) -> float:
+    """`value` if it is a finite number above 0; otherwise a ValueError that names `what`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{what}={value!r}; expected a finite number above 0")
     return value
 
 
