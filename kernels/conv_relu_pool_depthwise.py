@@ -42,6 +42,8 @@ from kernels.launch import (
     offset_type,
     programs_in_flight,
 )
+from kernels.norm_functions import epilogue_rows, normalise_results, pooled_results, store_statistics
+from kernels.norm_geometry import NO_NORM, NormOperand
 from kernels.tiles import DepthwiseTile, depthwise_tile
 from kernels.window_functions import conv_gradient, fold, start_fold, store_bits, window_pixel, write_outputs
 
@@ -55,7 +57,7 @@ def conv_relu_pool_depthwise_forward_kernel(
     stride_yn, stride_yk, stride_yd, stride_yh, stride_yw,
     stride_en, stride_ek, stride_ed, stride_eh, stride_ew,
     G: tl.constexpr, ACC: tl.constexpr, OFFSET: tl.constexpr, HAS_BIAS: tl.constexpr, SAVE: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr, norm=None, NORM: tl.constexpr = NO_NORM,
 ):  # fmt: skip
     # One program: BLOCK_K filters at BLOCK_P pooled outputs.
     NUM_K: tl.constexpr = (G.rows + BLOCK_K - 1) // BLOCK_K
@@ -68,6 +70,8 @@ def conv_relu_pool_depthwise_forward_kernel(
     n, od, oh, ow = split_index(offs_p, out_d, out_h, out_w, G)
     if HAS_BIAS:
         bias = widen(load_operand(bias_ptr, safe_k, mask_k, ACC), ACC)
+    if NORM.normalises:
+        mean, scale, shift = epilogue_rows(norm, offs_k, mask_k, ACC, NORM)
     best, code, winner = start_fold(BLOCK_K, BLOCK_P, ACC, G)
     for element in range(G.window):
         pd, ph, pw = window_pixel(od, oh, ow, element, G)
@@ -90,15 +94,29 @@ def conv_relu_pool_depthwise_forward_kernel(
         if HAS_BIAS:
             acc += bias[:, None]
         value = widen(round_to(acc, Y_DTYPE), ACC)
+        if NORM.kind == "normalise":
+            value = normalise_results(
+                value, norm, mean, scale, shift, offs_k, mask_k, n, pd, ph, pw, exists, Y_DTYPE, ACC, G, NORM
+            )
         if SAVE and G.saves_bits:
             at = n * stride_en + offset_of(pd, ph, pw, stride_ed, stride_eh, stride_ew, G)
             store_bits(code_ptr, value, at, exists, offs_k, 0, stride_ek, G, BLOCK_K)
         best, code, winner = fold(best, code, winner, value, element, exists, Y_DTYPE, G)
+    STORED: tl.constexpr = NORM.layer if NORM.kind == "normalise_pooled" else G
+    if NORM.kind == "statistics" or NORM.kind == "normalise_pooled":
+        value = pooled_results(best, od, oh, ow, conv_d, conv_h, conv_w, Y_DTYPE, ACC, G)
+        if NORM.kind == "statistics":
+            store_statistics(norm, value, tl.program_id(0) // NUM_K, G.rows, offs_k, mask_k, mask_p, ACC)
+        else:
+            value = normalise_results(
+                value, norm, mean, scale, shift, offs_k, mask_k, n, od, oh, ow, mask_p, Y_DTYPE, ACC, G, NORM
+            )
+            best, code, winner = fold(best, code, winner, value, 0, mask_p, Y_DTYPE, STORED)
     write_outputs(
         y_ptr, code_ptr, winner_ptr, best, code, winner,
         offs_k, mask_k, n, od, oh, ow, mask_p, conv_d, conv_h, conv_w,
         stride_yn, stride_yk, stride_yd, stride_yh, stride_yw,
-        stride_en, stride_ek, stride_ed, stride_eh, stride_ew, G, SAVE,
+        stride_en, stride_ek, stride_ed, stride_eh, stride_ew, STORED, SAVE,
     )  # fmt: skip
 
 
@@ -233,19 +251,21 @@ def conv_relu_pool_depthwise_forward(
     geometry: Geometry,
     shapes: Shapes,
     tile: DepthwiseTile | None = None,
+    norm: NormOperand | None = None,
 ) -> None:
     """Launch forward of a depthwise layer; arguments as `conv_relu_pool_forward`'s, weight (K, 1, *kernel)."""
     tile = tile or depthwise_tile(geometry, geometry.rows, shapes.num_outputs)
     saved = code if code is not None else winner
     launched = _prepare_forward(
         geometry, shapes, x.dtype, tile, bias is not None, layout_of(x), layout_of(weight), layout_of(y),
-        None if saved is None else layout_of(saved),
+        None if saved is None else layout_of(saved), None if norm is None else norm.residual,
     )  # fmt: skip
+    normalising = {} if norm is None else {"norm": norm.operands, "NORM": norm.epilogue}
     launch(
         conv_relu_pool_depthwise_forward_kernel, launched.grid,
         x, weight, bias if bias is not None else x, y,
         code if code is not None else y, winner if winner is not None else y,
-        *launched.scalars, **launched.keywords,
+        *launched.scalars, **launched.keywords, **normalising,
     )  # fmt: skip
 
 
@@ -260,6 +280,7 @@ def _prepare_forward(
     weight: Layout,
     y: Layout,
     saved: Layout | None,
+    residual: Layout | None,
 ) -> Prepared:
     tiles = triton.cdiv(geometry.rows, tile.block_k) * triton.cdiv(shapes.num_outputs, tile.block_p)
     weight_k, _, *weight_taps = five_strides(weight)
@@ -268,7 +289,7 @@ def _prepare_forward(
         *five_strides(x), weight_k, *weight_taps, *five_strides(y), *five_strides(saved or y),
     )  # fmt: skip
     keywords = {
-        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(x, y, saved),
+        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(x, y, saved, residual),
         "HAS_BIAS": has_bias, "SAVE": saved is not None,
         "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "num_warps": tile.warps,
     }  # fmt: skip

@@ -42,6 +42,8 @@ from kernels.launch import (
     precision_of,
 )
 from kernels.memory_format import empty_in_format, is_channels_last
+from kernels.norm_functions import epilogue_rows, normalise_results, pooled_results, store_statistics
+from kernels.norm_geometry import NO_NORM, NormOperand
 from kernels.runtime import device_function
 from kernels.tiles import DepthwiseTile, ForwardTile, forward_tile
 from kernels.window_functions import fold, joint_piece, start_fold, store_bits, window_pixel, write_outputs
@@ -58,6 +60,7 @@ def conv_relu_pool_forward_kernel(
     G: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, OFFSET: tl.constexpr,
     HAS_BIAS: tl.constexpr, SAVE: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, JOINT: tl.constexpr, FLAT: tl.constexpr,
+    norm=None, NORM: tl.constexpr = NO_NORM,
 ):  # fmt: skip
     # One program: BLOCK_K filters of one group at BLOCK_P pooled outputs.
     NUM_K: tl.constexpr = (G.filters + BLOCK_K - 1) // BLOCK_K
@@ -79,6 +82,8 @@ def conv_relu_pool_forward_kernel(
 
     if HAS_BIAS:
         bias = widen(load_operand(bias_ptr + group * G.filters, keep_in_range(offs_k, mask_k), mask_k, ACC), ACC)
+    if NORM.normalises:
+        mean, scale, shift = epilogue_rows(norm, group * G.filters + offs_k, mask_k, ACC, NORM)
     best, code, winner = start_fold(BLOCK_K, BLOCK_P, ACC, G)
 
     for first in range(0, G.window, JOINT):
@@ -96,6 +101,11 @@ def conv_relu_pool_forward_kernel(
             acc += bias[:, None]
         # Rounded before windows are compared, so that ties fall where PyTorch's do.
         value = widen(round_to(acc, Y_DTYPE), ACC)  # [BLOCK_K, JOINT * BLOCK_P]
+        if NORM.kind == "normalise":
+            value = normalise_results(
+                value, norm, mean, scale, shift, group * G.filters + offs_k, mask_k,
+                column_n, pd, ph, pw, exists, Y_DTYPE, ACC, G, NORM,
+            )  # fmt: skip
         if SAVE and G.saves_bits:
             at = column_n * stride_en + offset_of(pd, ph, pw, stride_ed, stride_eh, stride_ew, G)
             store_bits(code_ptr, value, at, exists, offs_k, group, stride_ek, G, BLOCK_K)
@@ -111,11 +121,23 @@ def conv_relu_pool_forward_kernel(
                 part = joint_piece(value, piece, BLOCK_K, BLOCK_P, JOINT)
                 best, code, winner = fold(best, code, winner, part, element, here, Y_DTYPE, G)
 
+    offs_k += group * G.filters
+    STORED: tl.constexpr = NORM.layer if NORM.kind == "normalise_pooled" else G
+    if NORM.kind == "statistics" or NORM.kind == "normalise_pooled":
+        value = pooled_results(best, od, oh, ow, conv_d, conv_h, conv_w, Y_DTYPE, ACC, G)
+        if NORM.kind == "statistics":
+            part = tl.program_id(0) // NUM_K
+            store_statistics(norm, value, part, G.filters * G.groups, offs_k, mask_k, mask_p, ACC)
+        else:
+            value = normalise_results(
+                value, norm, mean, scale, shift, offs_k, mask_k, n, od, oh, ow, mask_p, Y_DTYPE, ACC, G, NORM
+            )
+            best, code, winner = fold(best, code, winner, value, 0, mask_p, Y_DTYPE, STORED)
     write_outputs(
         y_ptr, code_ptr, winner_ptr, best, code, winner,
-        group * G.filters + offs_k, mask_k, n, od, oh, ow, mask_p, conv_d, conv_h, conv_w,
+        offs_k, mask_k, n, od, oh, ow, mask_p, conv_d, conv_h, conv_w,
         stride_yn, stride_yk, stride_yd, stride_yh, stride_yw,
-        stride_en, stride_ek, stride_ed, stride_eh, stride_ew, G, SAVE,
+        stride_en, stride_ek, stride_ed, stride_eh, stride_ew, STORED, SAVE,
     )  # fmt: skip
 
 
@@ -201,18 +223,19 @@ def conv_relu_pool_forward(
     geometry: Geometry,
     shapes: Shapes,
     tile: ForwardTile | DepthwiseTile | None = None,
+    norm: NormOperand | None = None,
 ) -> None:
     """Launch the forward kernel into `y` (N, K, *output), `code` and `winner` (None: not saved).
 
     x (N, C, *spatial) and weight (K, C/groups, *kernel) in any strides. `code` is what `Geometry` says backward needs:
     winner codes shaped as y, or packed bits (N, groups * ceil(K/groups / 8), *conv). `tile` overrides the rule's;
-    another kernel's tile raises ValueError.
+    another kernel's tile raises ValueError. `norm`: what a norm behind the convolution wants (`norm_geometry`).
     """
     if shapes.num_outputs == 0:
         return
     if geometry.depthwise:
         depthwise = tile if isinstance(tile, DepthwiseTile) else None
-        conv_relu_pool_depthwise_forward(x, weight, bias, y, code, winner, geometry, shapes, depthwise)
+        conv_relu_pool_depthwise_forward(x, weight, bias, y, code, winner, geometry, shapes, depthwise, norm)
         return
     weight = channels_innermost(weight)
     kind = operand_kind(x.dtype)
@@ -222,13 +245,14 @@ def conv_relu_pool_forward(
     saved = code if code is not None else winner
     launched = _prepare(
         geometry, shapes, x.dtype, kind, tile, bias is not None, layout_of(x), layout_of(weight), layout_of(y),
-        None if saved is None else layout_of(saved),
+        None if saved is None else layout_of(saved), None if norm is None else norm.residual,
     )  # fmt: skip
+    normalising = {} if norm is None else {"norm": norm.operands, "NORM": norm.epilogue}
     launch(
         conv_relu_pool_forward_kernel, launched.grid,
         x, weight, bias if bias is not None else x, y,
         code if code is not None else y, winner if winner is not None else y,
-        *launched.scalars, **launched.keywords,
+        *launched.scalars, **launched.keywords, **normalising,
     )  # fmt: skip
 
 
@@ -244,6 +268,7 @@ def _prepare(
     weight: Layout,
     y: Layout,
     saved: Layout | None,
+    residual: Layout | None,
 ) -> Prepared:
     tiles_k, tiles_p = triton.cdiv(geometry.filters, tile.block_k), triton.cdiv(shapes.num_outputs, tile.block_p)
     scalars = (
@@ -251,7 +276,8 @@ def _prepare(
         *five_strides(x), *five_strides(weight), *five_strides(y), *five_strides(saved or y),
     )  # fmt: skip
     keywords = {
-        "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind), "OFFSET": offset_type(x, y, saved),
+        "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind),
+        "OFFSET": offset_type(x, y, saved, residual),
         "HAS_BIAS": has_bias, "SAVE": saved is not None,
         "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "BLOCK_C": tile.block_c, "JOINT": tile.joint,
         "FLAT": tile.flat, "num_warps": tile.warps, "num_stages": tile.stages,

@@ -1,0 +1,102 @@
+"""A norm inside a kernel: its rows, its formula, and the statistics of what a program has computed.
+
+Channels are rows. The formula is written once, `normalised`, so that forward and backward of a layer, in one kernel or
+several, take every activation's side alike.
+"""
+
+import triton.language as tl
+
+from kernels.device_functions import activation_slope, keep_in_range, load_operand, offset_of, round_to, widen
+from kernels.runtime import device_function
+from kernels.window_functions import average_divisor
+
+
+@device_function
+def normalised(z, mean, scale, shift):
+    """(z - mean) * scale + shift, rows of a norm against a tile. Subtracted first: z and mean may be large but close."""
+    return (z - mean) * scale + shift
+
+
+@device_function
+def load_row(ptr, k, mask_k, ACC: tl.constexpr):
+    """One value a channel, in the accumulator's type."""
+    return widen(load_operand(ptr, keep_in_range(k, mask_k), mask_k, ACC), ACC)
+
+
+@device_function
+def affine_rows(weight_ptr, bias_ptr, variance, k, mask_k, ACC: tl.constexpr, EPS: tl.constexpr):
+    """1 / sqrt(variance + eps), weight times that, and bias, of channels k; a weight or bias of None is 1 or 0."""
+    inverse = 1.0 / tl.sqrt(variance + EPS)
+    scale = inverse
+    if weight_ptr is not None:
+        scale = inverse * load_row(weight_ptr, k, mask_k, ACC)
+    shift = tl.zeros_like(inverse)
+    if bias_ptr is not None:
+        shift = load_row(bias_ptr, k, mask_k, ACC)
+    return inverse, scale, shift
+
+
+@device_function
+def epilogue_rows(norm, k, mask_k, ACC: tl.constexpr, NORM: tl.constexpr):
+    """mean, scale and shift of channels k from given statistics: the rows of `normalise_results`."""
+    mean_ptr, variance_ptr, weight_ptr, bias_ptr, _, _, _, _, _, _ = norm
+    mean = load_row(mean_ptr, k, mask_k, ACC)
+    variance = load_row(variance_ptr, k, mask_k, ACC)
+    _, scale, shift = affine_rows(weight_ptr, bias_ptr, variance, k, mask_k, ACC, NORM.eps)
+    return mean, scale, shift
+
+
+@device_function
+def normalise_results(
+    z, norm, mean, scale, shift, k, mask_k, n, d, h, w, mask_p,
+    DTYPE: tl.constexpr, ACC: tl.constexpr, G: tl.constexpr, NORM: tl.constexpr,
+):  # fmt: skip
+    """Results z [rows, columns] normalised, with the residual at (n, k, d, h, w) where there is one, rounded."""
+    _, _, _, _, residual_ptr, stride_rn, stride_rk, stride_rd, stride_rh, stride_rw = norm
+    u = normalised(z, mean[:, None], scale[:, None], shift[:, None])
+    if NORM.residual:
+        at = n * stride_rn + offset_of(d, h, w, stride_rd, stride_rh, stride_rw, G)
+        at = keep_in_range(at, mask_p)[None, :] + keep_in_range(k * stride_rk, mask_k)[:, None]
+        u += widen(load_operand(residual_ptr, at, mask_k[:, None] & mask_p[None, :], ACC), ACC)
+    return widen(round_to(u, DTYPE), ACC)
+
+
+@device_function
+def pooled_results(best, od, oh, ow, conv_d, conv_h, conv_w, DTYPE: tl.constexpr, ACC: tl.constexpr, G: tl.constexpr):
+    """A finished fold as it would be stored: an average divided, and rounded."""
+    if G.pool == "avg":
+        best = best / average_divisor(od, oh, ow, conv_d, conv_h, conv_w, G)[None, :]
+        return widen(round_to(best, DTYPE), ACC)
+    else:
+        return best
+
+
+@device_function
+def store_statistics(
+    norm, value, part, channels, k, mask_k, mask_p, ACC: tl.constexpr,
+):  # fmt: skip
+    """Each row's mean over the columns that exist, and the sum of squares about it: workspace[part, :, k].
+
+    Two passes over registers, and the mean corrected by what the second finds left over: no difference of large sums.
+    """
+    (workspace_ptr,) = norm
+    count = tl.sum(mask_p.to(ACC), axis=0)
+    mean = tl.sum(tl.where(mask_p[None, :], value, 0.0), axis=1) / count
+    deviation = tl.where(mask_p[None, :], value - mean[:, None], 0.0)
+    excess = tl.sum(deviation, axis=1) / count
+    squares = tl.sum(deviation * deviation, axis=1) - count * excess * excess
+    squares = tl.where(squares < 0, 0.0, squares)  # not tl.maximum: NaN stays NaN
+    at = workspace_ptr + tl.where(mask_k, part.to(tl.int64) * 2 * channels + k, 0)
+    tl.store(at, mean + excess, mask=mask_k)
+    tl.store(at + channels, squares, mask=mask_k)
+
+
+@device_function
+def activation_gradient(grad, u, G: tl.constexpr):
+    """The gradient before the activation, from the one behind it and the value before it. Selected, not multiplied."""
+    if G.activation == "relu":
+        return tl.where(u <= 0, 0.0, grad).to(grad.dtype)
+    elif G.activation == "none":
+        return grad
+    else:
+        return grad * activation_slope(u, G)
