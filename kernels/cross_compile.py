@@ -21,6 +21,7 @@ from kernels.arguments import build_geometry, parse_layer
 from kernels.compile_cases import CASES, Case
 from kernels.compile_check import Row
 from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
+from kernels.conv_relu_pool_epilogue import conv_relu_pool_epilogue, conv_relu_pool_unpool
 from kernels.conv_relu_pool_forward import conv_relu_pool_forward, empty_saved
 from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
 from kernels.geometry import Geometry, Shapes
@@ -122,6 +123,7 @@ class _Tensors:
     x: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor
+    conv: torch.Tensor
     y: torch.Tensor
     code: torch.Tensor | None
     winner: torch.Tensor | None
@@ -142,10 +144,9 @@ def _tensors(case: Case, dtype: str) -> _Tensors:
     x, weight, bias = tensor(*case.x), tensor(*case.weight), like.new_empty(case.weight[0])
     y = tensor(case.x[0], case.weight[0], *shapes.output[3 - geometry.rank :])
     code, winner = empty_saved(y, geometry, shapes)
-    saved = winner
-    if geometry.smooth and geometry.pool == "avg":
-        saved = tensor(case.x[0], case.weight[0], *shapes.conv[3 - geometry.rank :])
-    return _Tensors(x, weight, bias, y, code, winner, saved, geometry, shapes)
+    conv = tensor(case.x[0], case.weight[0], *shapes.conv[3 - geometry.rank :])
+    saved = conv if geometry.smooth and geometry.pool == "avg" else winner
+    return _Tensors(x, weight, bias, conv, y, code, winner, saved, geometry, shapes)
 
 
 @contextmanager
@@ -169,10 +170,12 @@ def _collecting(dtype: str) -> Iterator[list[tuple[str, Any, dict[str, Any]]]]:
 
 
 def _launch_all(case: Case, t: _Tensors) -> None:
-    """Forward, both gradients and the reduction at the tiles the rule picks."""
+    """Forward, both gradients, the reduction and the passes around a convolution at the tiles the rule picks."""
     conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes)
     conv_relu_pool_dgrad(t.y, t.code, t.saved, t.weight, torch.empty_like(t.x), t.geometry, t.shapes)
     conv_relu_pool_wgrad(t.y, t.code, t.saved, t.x, torch.empty_like(t.weight), t.bias, t.geometry, t.shapes)
+    conv_relu_pool_epilogue(t.conv, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes)
+    conv_relu_pool_unpool(t.y, t.code, t.saved, torch.empty_like(t.conv), t.geometry, t.shapes)
     if case.without_gradients:
         conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, None, None, t.geometry, t.shapes)
         conv_relu_pool_wgrad(t.y, t.code, t.saved, t.x, None, t.bias, t.geometry, t.shapes)
@@ -209,7 +212,8 @@ def _row(target: str, case: str, dtype: str, kernel: str, compiled: Any, keyword
         problems.append("spills")
     if shared > limits.shared_block:
         problems.append(f"shared memory over {limits.shared_block}")
-    multiplies = "reduce" not in kernel and "depthwise" not in kernel and keywords.get("NEEDS_WEIGHT", True)
+    passes = ("reduce", "depthwise", "epilogue", "unpool")
+    multiplies = not any(word in kernel for word in passes) and keywords.get("NEEDS_WEIGHT", True)
     if multiplies and dtype != "fp32" and not tensor:
         problems.append("no tensor-core instruction")
     occupancy = _occupancy(limits, registers, shared, keywords.get("num_warps", 4))
