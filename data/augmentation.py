@@ -1,49 +1,86 @@
-"""Normalisation and augmentation of whole uint8 batches on the device they live on."""
+"""Normalisation and augmentation of whole batches on the device they live on."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
+
+FULL_SCALE = {torch.uint8: 255}
+"""What stands for 1 in a type; floating point is taken as it is."""
 
 
-def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """uint8 (N, C, H, W) -> `(images / 255 - mean) / std` in `dtype`, with (C,) `mean` and `std` of 0..1 pixels.
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes that leave the label of a kind of data right.
 
-    Computed in float32, or in float64 when that is `dtype`, and rounded to `dtype` once. Keeps the memory format.
+    `shift`: the most positions each way along each spatial dimension; () for no change at all. `border`: what comes
+    into view is the reflected input (`reflect`), its other end (`wrap`), or this value. `flip`: the last dimension is
+    mirrored with probability 1/2.
+    """
+
+    shift: tuple[int, ...]
+    border: Literal["reflect", "wrap"] | float
+    flip: bool = False
+
+
+NO_AUGMENTATION = Augmentation((), "reflect")
+
+
+def normalise(inputs: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """(N, C, *spatial), uint8 pixels or floats -> `(inputs / full scale - mean) / std` in `dtype`.
+
+    (C,) `mean` and `std` are those of the scaled inputs; the full scale of uint8 is 255, of floats 1. Computed in
+    float32, or in float64 when that is `dtype`, and rounded to `dtype` once. Keeps the memory format.
     """
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    scale = rearrange(1 / (255 * std.to(wide)), "c -> c 1 1")
-    shift = rearrange(mean.to(wide) / std.to(wide), "c -> c 1 1")
-    return images.to(wide).mul(scale).sub_(shift).to(dtype)
+    per_channel = (-1,) + (1,) * (inputs.dim() - 2)
+    scale = (1 / (FULL_SCALE.get(inputs.dtype, 1) * std.to(wide))).view(per_channel)
+    shift = (mean.to(wide) / std.to(wide)).view(per_channel)
+    return inputs.to(wide).mul(scale).sub_(shift).to(dtype)
 
 
-def augment(images: torch.Tensor, *, flip: bool, translate: int, generator: torch.Generator) -> torch.Tensor:
-    """Mirror each uint8 (N, C, H, W) picture with probability 1/2 and shift it by up to `translate` pixels each way.
+def augment(inputs: torch.Tensor, policy: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Mirror and shift each of (N, C, *spatial) as `policy` says, all channels alike.
 
-    Shifts are whole pixels, uniform over -translate..translate, independent for rows and columns (Keller Jordan's
-    airbench does the same by padding and cropping); what comes into view is the mirrored picture. Numbers are
-    drawn on the generator's device, so one CPU generator gives the same pictures on every device. They are drawn in
+    Shifts are whole positions, uniform over -most..most, independent for each dimension (Keller Jordan's airbench
+    does the same to pictures by padding and cropping); what comes into view is that of the mirrored input. Numbers
+    are drawn on the generator's device, so one CPU generator gives the same inputs on every device. They are drawn in
     one order whatever `flip` is: the shifts of a run do not depend on it.
 
     Raises:
-        ValueError: `translate` is negative, or so large that the picture would need reflecting twice.
+        ValueError: a shift is negative, or so large that the input would need reflecting twice.
     """
-    num, _, height, width = images.shape
-    limit = min(height, width) - 1
-    if not 0 <= translate <= limit:
-        raise ValueError(f"translate={translate}; expected 0..{limit} pixels for {height}x{width} pictures")
-    drawn_on = generator.device
-    mirrored = (torch.rand(num, generator=generator, device=drawn_on) < 0.5) & flip
-    shift = torch.randint(-translate, translate + 1, (2, num), generator=generator, device=drawn_on)
-    mirrored, shift = mirrored.to(images.device), shift.to(images.device)
+    num, sizes = inputs.shape[0], inputs.shape[2:]
+    for most, size in zip(policy.shift, sizes, strict=bool(policy.shift)):
+        if not 0 <= most <= size - 1:
+            raise ValueError(f"shift={most}; expected 0..{size - 1} positions in a dimension of {size}")
+    mirrored = (torch.rand(num, generator=generator, device=generator.device) < 0.5) & policy.flip
+    moved = inputs
+    for axis, most in enumerate(policy.shift):
+        shift = torch.randint(-most, most + 1, (num,), generator=generator, device=generator.device)
+        mirror = mirrored if axis == len(sizes) - 1 else torch.zeros_like(mirrored)
+        if most or policy.flip:
+            moved = _moved(moved, axis + 2, shift.to(inputs.device), mirror.to(inputs.device), policy.border)
+    return moved
 
-    rows = torch.arange(height, device=images.device) + rearrange(shift[0], "n -> n 1")  # [N, H]
-    columns = torch.arange(width, device=images.device) + rearrange(shift[1], "n -> n 1")  # [N, W]
-    rows, columns = _reflected(rows, height), _reflected(columns, width)
-    columns = torch.where(rearrange(mirrored, "n -> n 1"), width - 1 - columns, columns)
 
-    source = rearrange(rows * width, "n h -> n h 1") + rearrange(columns, "n w -> n 1 w")  # [N, H, W]
-    source = repeat(source, "n h w -> n c (h w)", c=images.shape[1])
-    moved = rearrange(images, "n c h w -> n c (h w)").gather(2, source)
-    return rearrange(moved, "n c (h w) -> n c h w", h=height)
+def _moved(
+    inputs: torch.Tensor,
+    dim: int,
+    shift: torch.Tensor,
+    mirrored: torch.Tensor,
+    border: Literal["reflect", "wrap"] | float,
+) -> torch.Tensor:
+    """Each input with the (N,) `shift` along `dim`, of the mirrored input where (N,) `mirrored` says so."""
+    size = inputs.shape[dim]
+    positions = torch.arange(size, device=inputs.device) + rearrange(shift, "n -> n 1")  # [N, size]
+    outside = (positions < 0) | (positions >= size)
+    positions = _reflected(positions, size) if border == "reflect" else positions.remainder(size)
+    positions = torch.where(rearrange(mirrored, "n -> n 1"), size - 1 - positions, positions)
+    along = [inputs.shape[0] if axis == 0 else size if axis == dim else 1 for axis in range(inputs.dim())]
+    moved = torch.take_along_dim(inputs, positions.view(along), dim)
+    return moved if isinstance(border, str) else moved.masked_fill(outside.view(along), border)
 
 
 def _reflected(positions: torch.Tensor, size: int) -> torch.Tensor:

@@ -1,11 +1,17 @@
-"""What every loader returns: two splits of uint8 images with their labels, class names and channel statistics."""
+"""What every loader returns: two splits of inputs with their labels, class names and channel statistics."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from einops import repeat
+
+from data.augmentation import NO_AUGMENTATION, Augmentation
+
+Kind = Literal["image", "waveform", "video"]
+"""What a network takes: pictures and spectrograms (N, C, H, W), waveforms (N, C, samples), videos (N, C, T, H, W)."""
 
 
 class DataError(ValueError):
@@ -17,21 +23,31 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images (N, C, H, W) uint8 in 0..255 and labels (N,) int64, both on one device."""
+    """Inputs (N, C, *spatial), uint8 in 0..255 or float32, and labels (N,) int64, both on one device."""
 
-    images: torch.Tensor
+    inputs: torch.Tensor
     labels: torch.Tensor
 
     def __len__(self) -> int:
-        return self.images.shape[0]
+        return self.inputs.shape[0]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One part of labels that are made of several: `of_class[label]` is the index in `names` of its value there."""
+
+    name: str
+    names: tuple[str, ...]
+    of_class: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class ImageData:
+class LabelledData:
     """A classification data set held whole on the training device.
 
-    `mean` and `std` are float32 (C,), of the training images scaled to 0..1. A channel that never varies has
-    std 1, so that dividing by it is harmless.
+    `mean` and `std` are float32 (C,), of the training inputs, pixels scaled to 0..1. A channel that never varies has
+    std 1, so that dividing by it is harmless. `augmentation` is what may be done to the inputs without making their
+    labels wrong. `factors` are the parts of the labels, none for labels of one piece.
     """
 
     name: str
@@ -40,6 +56,8 @@ class ImageData:
     class_names: tuple[str, ...]
     mean: torch.Tensor
     std: torch.Tensor
+    augmentation: Augmentation = NO_AUGMENTATION
+    factors: tuple[Factor, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -47,51 +65,70 @@ class ImageData:
 
     @property
     def in_channels(self) -> int:
-        return self.train.images.shape[1]
+        return self.train.inputs.shape[1]
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.train.images.shape[2], self.train.images.shape[3]
+    def input_size(self) -> tuple[int, ...]:
+        """The spatial sizes: (height, width), (mels, frames), (samples,) or (frames, height, width)."""
+        return tuple(self.train.inputs.shape[2:])
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """A split as a loader reads it: images (N, C, H, W) uint8 and labels (N,) int64 in host memory."""
+    """A split of pictures or videos in host memory: (N, C, *spatial) uint8 and labels (N,) int64."""
 
-    images: npt.NDArray[np.uint8]
+    inputs: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
 
 
 def assemble(
-    name: str, train: ArraySplit, test: ArraySplit, class_names: tuple[str, ...], device: torch.device | str
-) -> ImageData:
+    name: str,
+    train: ArraySplit,
+    test: ArraySplit,
+    class_names: tuple[str, ...],
+    device: torch.device | str,
+    *,
+    augmentation: Augmentation | None = None,
+    factors: tuple[Factor, ...] = (),
+) -> LabelledData:
     """Check that the splits belong together, measure the channels and move everything to `device`.
+
+    Without an `augmentation` the inputs are taken for pictures (`picture_augmentation`).
 
     Raises:
         DataError: the two splits' pictures differ in size.
     """
-    if train.images.shape[2:] != test.images.shape[2:]:
+    if train.inputs.shape[2:] != test.inputs.shape[2:]:
         raise DataError(
-            f"{name}: train pictures are {size_text(train.images)} but test pictures are {size_text(test.images)}; "
-            "expected one size"
+            f"{name}: train pictures are {size_text(train.inputs)} but test pictures are {size_text(test.inputs)}; "
+            "expected one size, or --image_size to bring them to one"
         )
     # A split is grey only when all its pictures are; beside a coloured split its pictures become RGB with R = G = B.
-    channels = max(train.images.shape[1], test.images.shape[1])
+    channels = max(train.inputs.shape[1], test.inputs.shape[1])
     train, test = _with_channels(train, channels), _with_channels(test, channels)
-    mean, std = channel_statistics(train.images)
-    return ImageData(
+    mean, std = channel_statistics(train.inputs)
+    return LabelledData(
         name=name,
         train=_to_device(train, device),
         test=_to_device(test, device),
         class_names=class_names,
         mean=mean.to(device),
         std=std.to(device),
+        augmentation=picture_augmentation(train.inputs.shape[1:]) if augmentation is None else augmentation,
+        factors=factors,
     )
 
 
+def picture_augmentation(shape: tuple[int, ...]) -> Augmentation:
+    """For (C, H, W) pictures: shifts of up to an eighth of the shorter side, reflected, and mirror images of those
+    in colour. Mirrored characters are wrong characters, and those are grey; of photographs few things are.
+    """
+    channels, height, width = shape
+    return Augmentation((min(height, width) // 8,) * 2, "reflect", flip=channels == 3)
+
+
 def channel_statistics(images: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and population standard deviation per channel, float32 (C,), of (N, C, H, W) images scaled to 0..1.
+    """Mean and population standard deviation per channel, float32 (C,), of (N, C, *spatial) pixels scaled to 0..1.
 
     Computed from each channel's 256-bin histogram in float64, so the result does not depend on summation order.
     """
@@ -113,10 +150,10 @@ def size_text(images: npt.NDArray[np.uint8]) -> str:
 
 
 def _with_channels(split: ArraySplit, channels: int) -> ArraySplit:
-    if split.images.shape[1] == channels:
+    if split.inputs.shape[1] == channels:
         return split
-    return ArraySplit(repeat(split.images, "n 1 h w -> n c h w", c=channels).copy(), split.labels)
+    return ArraySplit(repeat(split.inputs, "n 1 h w -> n c h w", c=channels).copy(), split.labels)
 
 
 def _to_device(split: ArraySplit, device: torch.device | str) -> Split:
-    return Split(torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device))
+    return Split(torch.from_numpy(split.inputs).to(device), torch.from_numpy(split.labels).to(device))

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -24,17 +25,20 @@ PROGRESS_AFTER_S = 1.0
 
 
 @dataclass(frozen=True)
-class EncodedPicture:
-    """A picture still encoded (the file's bytes, or its path) and the words that say where it came from."""
+class EncodedItem:
+    """A picture or recording still encoded (a file's bytes, or its path) and the words that say where it came from."""
 
     where: str
     content: bytes | Path
 
 
-def decode_pictures(pictures: Iterable[EncodedPicture], total: int, description: str) -> npt.NDArray[np.uint8]:
+def decode_pictures(
+    pictures: Iterable[EncodedItem], total: int, description: str, *, image_size: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Decode `total` pictures into (N, C, H, W): C is 1 when every one of them is grey and 3 otherwise.
 
-    A progress bar named `description` appears on stderr when this takes longer than a second and stderr is a terminal.
+    Each is brought to `image_size` x `image_size` (see `decode_picture`), or all must share one size. A progress bar
+    named `description` appears on stderr when this takes longer than a second and stderr is a terminal.
 
     Raises:
         DataError: a picture cannot be decoded, or its size is not that of the first; names the file and the row.
@@ -44,14 +48,15 @@ def decode_pictures(pictures: Iterable[EncodedPicture], total: int, description:
     position = 0
     bar = tqdm(total=total, desc=description, unit="picture", delay=PROGRESS_AFTER_S, disable=None, leave=False)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for where, pixels in _decode_in_order(pool, iter(pictures)):
+        for where, pixels in _decode_in_order(pool, iter(pictures), image_size):
             if decoded is None:
                 decoded = np.empty((total, *pixels.shape), dtype=np.uint8)
                 first_where = where
             if pixels.shape[1:] != decoded.shape[2:]:
                 raise DataError(
                     f"{where}: picture is {pixels.shape[1]}x{pixels.shape[2]} (height x width); expected "
-                    f"{decoded.shape[2]}x{decoded.shape[3]} like {first_where}: all pictures must share one size"
+                    f"{decoded.shape[2]}x{decoded.shape[3]} like {first_where}: all pictures must share one size, "
+                    "or --image_size bring them to one"
                 )
             if pixels.shape[0] > decoded.shape[1]:
                 decoded = repeat(decoded, "n 1 h w -> n c h w", c=pixels.shape[0]).copy()
@@ -63,8 +68,11 @@ def decode_pictures(pictures: Iterable[EncodedPicture], total: int, description:
     return decoded
 
 
-def decode_picture(picture: EncodedPicture) -> npt.NDArray[np.uint8]:
+def decode_picture(picture: EncodedItem, image_size: int | None = None) -> npt.NDArray[np.uint8]:
     """One picture as (1, H, W) when it is grey and (3, H, W) otherwise; transparency is dropped.
+
+    With `image_size` its shorter side is scaled to that many pixels (bilinear, with a filter that widens with the
+    reduction, so that nothing is skipped) and the middle square is kept: the usual rule for pictures of mixed sizes.
 
     Raises:
         DataError: Pillow cannot read it.
@@ -73,12 +81,18 @@ def decode_picture(picture: EncodedPicture) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(source) as image:
             ImageOps.exif_transpose(image, in_place=True)
-            return _pixels(image)
+            return _pixels(image if image_size is None else _middle_square(image, image_size))
     except Exception as error:  # a damaged file surfaces as OSError, SyntaxError, ValueError, struct.error, ...
         reason = str(error)
         if isinstance(error, Image.UnidentifiedImageError):
             reason = "not in a format that Pillow knows"  # its own message prints a memory address
         raise DataError(f"{picture.where}: picture cannot be decoded: {reason or type(error).__name__}") from error
+
+
+def _middle_square(image: Image.Image, side: int) -> Image.Image:
+    if image.mode in ("P", "1"):  # their values are no shades that could be averaged
+        image = image.convert("RGB" if image.mode == "P" else "L")
+    return ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
 
 
 def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -92,22 +106,23 @@ def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _decode_in_order(
-    pool: ThreadPoolExecutor, pictures: Iterator[EncodedPicture]
+    pool: ThreadPoolExecutor, pictures: Iterator[EncodedItem], image_size: int | None
 ) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
     # A round of tasks at a time, so that no more than a round's encoded pictures are held.
     round_size = CHUNK * 4 * (os.cpu_count() or 1)
     while batch := list(islice(pictures, round_size)):
         chunks = [batch[start : start + CHUNK] for start in range(0, len(batch), CHUNK)]
         threads_help = sum(map(_encoded_size, batch)) >= THREADS_FROM_BYTES * len(batch)
-        results = pool.map(_decode_chunk, chunks) if threads_help else map(_decode_chunk, chunks)
+        decode = partial(_decode_chunk, image_size=image_size)
+        results = pool.map(decode, chunks) if threads_help else map(decode, chunks)
         for chunk, arrays in zip(chunks, results, strict=True):
             for picture, pixels in zip(chunk, arrays, strict=True):
                 yield picture.where, pixels
 
 
-def _encoded_size(picture: EncodedPicture) -> int:
+def _encoded_size(picture: EncodedItem) -> int:
     return len(picture.content) if isinstance(picture.content, bytes) else picture.content.stat().st_size
 
 
-def _decode_chunk(chunk: list[EncodedPicture]) -> list[npt.NDArray[np.uint8]]:
-    return [decode_picture(picture) for picture in chunk]
+def _decode_chunk(chunk: list[EncodedItem], image_size: int | None) -> list[npt.NDArray[np.uint8]]:
+    return [decode_picture(picture, image_size) for picture in chunk]

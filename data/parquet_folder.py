@@ -1,4 +1,6 @@
-"""Folders in the Hugging Face layout: `<split>-00000-of-00001.parquet`, any number of shards, pictures inside."""
+"""Folders in the Hugging Face layout: `<split>-00000-of-00001.parquet`, any number of shards, pictures or WAV
+recordings inside.
+"""
 
 import json
 import re
@@ -6,18 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from data.dataset import ArraySplit, DataError, ImageData, assemble
-from data.decoding import EncodedPicture, decode_pictures
+from data.dataset import ArraySplit, DataError, LabelledData, assemble
+from data.decoding import EncodedItem, decode_pictures
+from data.reading import Reading
+from data.recordings import Recordings, assemble_recordings, decode_recordings
 
 IMAGE_COLUMNS = ("image", "img")
+AUDIO_COLUMNS = ("audio",)
+SPEAKER_COLUMN = "speaker"
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 ROWS_AT_A_TIME = 1024
 MOST_CLASSES = 100_000  # a column without class names counts them by its highest label: above this it is no label
@@ -25,9 +30,10 @@ MOST_CLASSES = 100_000  # a column without class names counts them by its highes
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold picture and label. `class_names` is None when the files do not give any."""
+    """Which columns hold picture or recording and label. `class_names` is None when the files do not give any."""
 
-    image: str
+    content: str
+    holds: Literal["pictures", "recordings"]
     label: str
     class_names: tuple[str, ...] | None
 
@@ -48,34 +54,77 @@ def find_parquet_folder(folder: Path) -> Path | None:
     return places[0] if places else None
 
 
-def load_parquet_folder(folder: Path, *, name: str, device: torch.device | str = "cpu") -> ImageData:
+def load_parquet_folder(folder: Path, *, name: str, reading: Reading) -> LabelledData:
     """Read the train and test shards in `folder`.
 
+    With a held-out speaker, of recordings, test is every recording of theirs in both splits and train every one of
+    the other speakers'.
+
     Raises:
-        DataError: a split or shard is missing, a file is damaged, a column is missing or of the wrong kind, a picture
-            cannot be decoded or has another size, a label is null or out of range; names file and row (from 0).
+        DataError: the model takes something else, a split or shard is missing, a file is damaged, a column is missing
+            or of the wrong kind, a picture or recording cannot be decoded, a picture has another size, a label is null
+            or out of range, there is no such speaker; names file and row (from 0).
     """
     shards = {split: _shards(folder, split) for split in ("train", "test")}
     columns = {split: read_columns(paths[0]) for split, paths in shards.items()}
     if columns["train"].class_names != columns["test"].class_names:
         raise DataError(f"{folder}: train and test shards name different classes; expected the same names in one order")
+    if columns["train"].holds != columns["test"].holds:
+        raise DataError(f"{folder}: train shards hold {columns['train'].holds} but test shards {columns['test'].holds}")
+    if columns["train"].holds == "pictures":
+        reading.require(name, "pictures", ("image",), ("image_size",))
+    else:
+        reading.require(name, "recordings", ("image", "waveform"), ("held_out_speaker",))
     labels = {split: _read_labels(paths, columns[split]) for split, paths in shards.items()}
     class_names = columns["train"].class_names
     if class_names is None:
         highest = max(int(values.max()) for values in labels.values())
         class_names = tuple(str(number) for number in range(highest + 1))
-    arrays = {
-        split: ArraySplit(
-            decode_pictures(_pictures(paths, columns[split].image), len(labels[split]), f"{name} {split}"),
-            labels[split],
-        )
-        for split, paths in shards.items()
+    items = {split: _items(paths, columns[split].content) for split, paths in shards.items()}
+    if columns["train"].holds == "pictures":
+        pictures = {
+            split: ArraySplit(
+                decode_pictures(items[split], len(labels[split]), f"{name} {split}", image_size=reading.image_size),
+                labels[split],
+            )
+            for split in shards
+        }
+        return assemble(name, pictures["train"], pictures["test"], class_names, reading.device)
+    recordings = {
+        split: Recordings(decode_recordings(items[split], len(labels[split]), f"{name} {split}"), labels[split])
+        for split in shards
     }
-    return assemble(name, arrays["train"], arrays["test"], class_names, device)
+    if reading.held_out_speaker is not None:
+        speakers = {split: _speakers(paths) for split, paths in shards.items()}
+        recordings = _hold_out(reading.held_out_speaker, folder, recordings, speakers)
+    as_spectrograms = reading.kind == "image"
+    return assemble_recordings(
+        name, recordings["train"], recordings["test"], class_names, reading.device, as_spectrograms=as_spectrograms
+    )
+
+
+def _hold_out(
+    speaker: str, folder: Path, recordings: dict[str, Recordings], speakers: dict[str, npt.NDArray[np.str_]]
+) -> dict[str, Recordings]:
+    """Both splits' recordings, parted anew: `speaker`'s into test, everybody else's into train."""
+    everyone = np.concatenate([speakers["train"], speakers["test"]])
+    waveforms = np.concatenate([recordings["train"].waveforms, recordings["test"].waveforms])
+    labels = np.concatenate([recordings["train"].labels, recordings["test"].labels])
+    held_out = everyone == speaker
+    if not held_out.any() or held_out.all():
+        found = "no such speaker" if not held_out.any() else "the only speaker"
+        raise DataError(
+            f"held_out_speaker={speaker}: {found} in {folder}; expected one of: {', '.join(np.unique(everyone))}"
+        )
+    return {
+        "train": Recordings(waveforms[~held_out], labels[~held_out]),
+        "test": Recordings(waveforms[held_out], labels[held_out]),
+    }
 
 
 def read_columns(path: Path) -> Columns:
-    """The picture and label columns of a shard, from its `huggingface` metadata or, without it, from its schema.
+    """The columns of pictures or recordings and of labels of a shard, from its `huggingface` metadata or, without it,
+    from its schema: bytes in a column named audio are recordings, other bytes pictures.
 
     Raises:
         DataError: there are no such columns, or several and none has a usual name.
@@ -85,19 +134,25 @@ def read_columns(path: Path) -> Columns:
     features = _features(path, schema)
     found = _columns_text(schema)
     kinds = {column: feature.get("_type") for column, feature in features.items() if isinstance(feature, dict)}
+    unnamed = [f.name for f in schema if f.name not in kinds and _holds_bytes(f.type)]
     images = [column for column in schema.names if kinds.get(column) == "Image"]
-    if not images:
-        images = [f.name for f in schema if f.name not in kinds and _holds_encoded_pictures(f.type)]
+    audios = [column for column in schema.names if kinds.get(column) == "Audio"]
+    if not images and not audios:
+        audios = [column for column in unnamed if column in AUDIO_COLUMNS]
+        images = [column for column in unnamed if column not in AUDIO_COLUMNS]
+    content = _pick(images, IMAGE_COLUMNS) if images else _pick(audios, AUDIO_COLUMNS)
+    if content is None or not _holds_bytes(schema.field(content).type):
+        raise DataError(
+            f"{path}: expected one column of pictures or recordings {{bytes, path}}, best named image or audio; "
+            f"found {found}"
+        )
     labels = [column for column in schema.names if kinds.get(column) == "ClassLabel"]
     if not labels:
         labels = [f.name for f in schema if pa.types.is_integer(f.type)]
-    image = _pick(images, IMAGE_COLUMNS)
-    if image is None or not _holds_encoded_pictures(schema.field(image).type):
-        raise DataError(f"{path}: expected one column of pictures {{bytes, path}}, best named image; found {found}")
     label = _pick(labels, LABEL_COLUMNS)
     if label is None or not pa.types.is_integer(schema.field(label).type):
         raise DataError(f"{path}: expected one integer column of class labels, best named label; found {found}")
-    return Columns(image, label, _class_names(path, features.get(label)))
+    return Columns(content, "pictures" if images else "recordings", label, _class_names(path, features.get(label)))
 
 
 def _shards(folder: Path, split: str) -> list[Path]:
@@ -153,9 +208,9 @@ def _class_names(path: Path, feature: Any) -> tuple[str, ...] | None:
     raise DataError(f"{path}: the ClassLabel in its metadata has neither names nor num_classes")
 
 
-def _holds_encoded_pictures(kind: pa.DataType) -> bool:
+def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _holds_encoded_pictures(kind.field("bytes").type)
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
@@ -181,21 +236,21 @@ def _read_labels(paths: list[Path], columns: Columns) -> npt.NDArray[np.int64]:
         parts.append(labels)
     everything = np.concatenate(parts)
     if not len(everything):
-        raise DataError(f"{paths[0]}: holds no rows; expected at least one picture")
+        raise DataError(f"{paths[0]}: holds no rows; expected at least one")
     return everything
 
 
 def _require_columns(path: Path, schema: pa.Schema, columns: Columns) -> None:
     fits = (
-        columns.image in schema.names
+        columns.content in schema.names
         and columns.label in schema.names
-        and _holds_encoded_pictures(schema.field(columns.image).type)
+        and _holds_bytes(schema.field(columns.content).type)
         and pa.types.is_integer(schema.field(columns.label).type)
     )
     if not fits:
         raise DataError(
-            f"{path}: expected columns {columns.image} (pictures) and {columns.label} (integers) as in the first "
-            f"shard; found {_columns_text(schema)}"
+            f"{path}: expected columns {columns.content} ({columns.holds}) and {columns.label} (integers) as in the "
+            f"first shard; found {_columns_text(schema)}"
         )
 
 
@@ -207,7 +262,21 @@ def _columns_text(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} ({field.type})" for field in schema)
 
 
-def _pictures(paths: list[Path], column: str) -> Iterator[EncodedPicture]:
+def _speakers(paths: list[Path]) -> npt.NDArray[np.str_]:
+    """Each row's speaker as text."""
+    parts = []
+    for path in paths:
+        with _opened(path) as file:
+            if SPEAKER_COLUMN not in file.schema_arrow.names:
+                raise DataError(
+                    f"{path}: expected a column named {SPEAKER_COLUMN} to hold a speaker out; "
+                    f"found {_columns_text(file.schema_arrow)}"
+                )
+            parts += [str(value) for value in file.read(columns=[SPEAKER_COLUMN]).column(0).to_pylist()]
+    return np.array(parts)
+
+
+def _items(paths: list[Path], column: str) -> Iterator[EncodedItem]:
     for path in paths:
         row = 0
         with _opened(path) as file:
@@ -217,6 +286,6 @@ def _pictures(paths: list[Path], column: str) -> Iterator[EncodedPicture]:
                     if isinstance(content, dict):
                         content = content["bytes"]
                     if content is None:
-                        raise DataError(f"{path}, row {row}: holds no picture; expected its encoded bytes")
-                    yield EncodedPicture(f"{path}, row {row}", content)
+                        raise DataError(f"{path}, row {row}: holds no bytes; expected an encoded picture or recording")
+                    yield EncodedItem(f"{path}, row {row}", content)
                     row += 1

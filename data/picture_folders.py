@@ -3,33 +3,34 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from data.dataset import ArraySplit, DataError, ImageData, assemble
-from data.decoding import EncodedPicture, decode_pictures
+from data.dataset import ArraySplit, DataError, LabelledData, assemble
+from data.decoding import EncodedItem, decode_pictures
+from data.reading import Reading
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
-def load_picture_folders(folder: Path, *, name: str, device: torch.device | str = "cpu") -> ImageData:
+def load_picture_folders(folder: Path, *, name: str, reading: Reading) -> LabelledData:
     """Read every picture below `train/<class>/` and `test/<class>/`; the classes are train's folders, by name.
 
     Raises:
-        DataError: a split or class folder is missing or has no pictures, test has a class that train has not,
-            a picture cannot be decoded or has another size.
+        DataError: the model takes no pictures, a split or class folder is missing or has no pictures, test has a
+            class that train has not, a picture cannot be decoded or has another size.
     """
+    reading.require(name, "pictures", ("image",), ("image_size",))
     class_names = tuple(_class_folders(folder / "train"))
-    train = _read_split(folder / "train", class_names, name)
-    test = _read_split(folder / "test", class_names, name)
-    return assemble(name, train, test, class_names, device)
+    train = _read_split(folder / "train", class_names, name, reading.image_size)
+    test = _read_split(folder / "test", class_names, name, reading.image_size)
+    return assemble(name, train, test, class_names, reading.device)
 
 
-def _read_split(split: Path, class_names: tuple[str, ...], name: str) -> ArraySplit:
+def _read_split(split: Path, class_names: tuple[str, ...], name: str, image_size: int | None) -> ArraySplit:
     folders = _class_folders(split)
     for class_name, folder in folders.items():
         if class_name not in class_names:
             raise DataError(f"{folder}: no such class in train; expected one of: {', '.join(class_names)}")
-    pictures: list[EncodedPicture] = []
+    pictures: list[EncodedItem] = []
     labels: list[int] = []
     for label, class_name in enumerate(class_names):
         if class_name not in folders:
@@ -39,9 +40,9 @@ def _read_split(split: Path, class_names: tuple[str, ...], name: str) -> ArraySp
             raise DataError(
                 f"{folders[class_name]}: no pictures; expected at least one of: {', '.join(sorted(SUFFIXES))}"
             )
-        pictures += [EncodedPicture(str(path), path) for path in paths]
+        pictures += [EncodedItem(str(path), path) for path in paths]
         labels += [label] * len(paths)
-    images = decode_pictures(pictures, len(pictures), f"{name} {split.name}")
+    images = decode_pictures(pictures, len(pictures), f"{name} {split.name}", image_size=image_size)
     return ArraySplit(images, np.asarray(labels, dtype=np.int64))
 
 

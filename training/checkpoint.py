@@ -1,6 +1,6 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped, in tensors and plain types only."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Progress:
     """The step of the latest evaluation."""
     test_loss: float | None = None
     test_accuracy: float | None = None
+    test_factor_accuracy: dict[str, float] = field(default_factory=dict)
+    """Of each part of labels made of several."""
     best_accuracy: float = -1.0
     elapsed_s: float = 0.0
     """Seconds worked on the run up to this checkpoint, evaluation included."""
@@ -117,7 +119,7 @@ def restore(content: dict[str, Any], trainee: Trainee) -> Progress:
         torch.set_rng_state(content["rng_cpu"])
         if content["rng_cuda"] and len(content["rng_cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(content["rng_cuda"])
-        known = {field.name for field in fields(Progress)}
+        known = {known_field.name for known_field in fields(Progress)}
         return Progress(**{name: value for name, value in content["progress"].items() if name in known})
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:  # whatever a state lacks
         reason = f"{type(error).__name__}: {error}"

@@ -1,5 +1,6 @@
 """The settings of one training run. Each field of `Config` is a flag of `train.py` of the same name."""
 
+import ast
 import dataclasses
 import math
 import types
@@ -33,11 +34,23 @@ class Config:
     """One training run. Accuracies are fractions; an epoch is one pass over the whole batches of the training split."""
 
     data: str = "digits"
-    """digits, cifar10, a folder (Hugging Face layout, or pictures in train/<class>/ and test/<class>/), or a hub id."""
+    """digits, cifar10, spoken_digits (recordings), moving_digits (videos), a folder (Hugging Face layout with pictures
+    or WAV recordings, or pictures in train/<class>/ and test/<class>/), or a hub id."""
     data_dir: Path | None = None
-    """Where data sets named by a word or a hub id are looked for and kept."""
+    """Folder that holds cifar10, spoken_digits or a hub id's files."""
+    image_size: int | None = None
+    """Bring each picture of a folder or hub id to so many pixels a side: the shorter side scaled, the middle kept. By
+    default pictures stay as they are and must share one size."""
+    held_out_speaker: str | None = None
+    """Of recordings: test on all that this speaker said, in either split, and train on all the others said."""
+    shuffle_frames: bool = False
+    """Of moving_digits: put each clip's frames, in train and test, in a random order of its own that --seed does not
+    change. A control: what the order of frames tells is gone, what each frame shows is left."""
     model: str = "lenet5"
-    """mlp, lenet5, convnet: a name that models.build_model knows."""
+    """mlp, lenet5, convnet, vggish, c3d, ...: a name that models.build_model knows. What it takes decides what
+    recordings become: log-mel spectrograms for networks on pictures, waveforms for networks on those."""
+    model_options: str | None = None
+    """The network's own options, as width=32,depth=1; by default the network's defaults."""
     backend: Backend = "auto"
     """What runs conv + bias + ReLU + pool: this project's triton kernels, cudnn (PyTorch's own), compile, or auto."""
     dtype: Dtype = "fp32"
@@ -63,7 +76,9 @@ class Config:
     label_smoothing: float = 0.0
     """Share of each target spread evenly over all classes."""
     augment: bool = False
-    """Random shifts of up to an eighth of the picture, and mirror images where pictures have colour."""
+    """Random changes of training inputs that keep the label right: pictures are shifted by up to an eighth, and
+    mirrored where they have colour; recordings are shifted in time; videos are shifted, all frames alike, never
+    mirrored."""
     seed: int = 0
     """Decides weights, order of the data and augmentation, on every backend alike; never the test split."""
     deterministic: bool = False
@@ -100,11 +115,14 @@ class Config:
         hints = typing.get_type_hints(Config)
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), hints[field.name])
-        for name in ("data", "model", "project", "group", "name", "resume"):
+        for name in (
+            "data", "held_out_speaker", "model", "model_options", "project", "group", "name", "resume",
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ConfigError(f"{name}={value!r}; expected some text")
-        for name in ("epochs", "max_steps", "batch_size", "eval_every", "log_every", "checkpoint_every"):
+        parse_model_options(self.model_options)
+        for name in ("image_size", "epochs", "max_steps", "batch_size", "eval_every", "log_every", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value}; expected a whole number of at least 1")
@@ -128,12 +146,32 @@ class Config:
 
     def differences(self, record: dict[str, Any]) -> list[str]:
         """`field: recorded -> asked` for each field that has to be as in `record` for a run to go on, and is not."""
-        mine = self.as_record()
+        # A field that is newer than the record has in it what it has by default: runs did as that says before it came.
+        there = Config().as_record() | record
         return [
-            f"{name}: {record.get(name)!r} there, {value!r} asked"
-            for name, value in mine.items()
-            if name not in FREE_ON_RESUME and record.get(name) != value
+            f"{name}: {there[name]!r} there, {value!r} asked"
+            for name, value in self.as_record().items()
+            if name not in FREE_ON_RESUME and there[name] != value
         ]
+
+
+def parse_model_options(text: str | None) -> dict[str, Any]:
+    """`width=32, hidden=(64, 32)` -> the options by name; the values are Python's numbers, tuples, strings and so on.
+
+    Raises:
+        ConfigError: it does not read like that, or names an option twice.
+    """
+    try:
+        call = ast.parse(f"options({text or ''})", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError
+        pairs = [(str(keyword.arg), ast.literal_eval(keyword.value)) for keyword in call.keywords if keyword.arg]
+        options = dict(pairs)
+        if len(options) != len(call.keywords):
+            raise ValueError
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        raise ConfigError(f"model_options={text!r}; expected each option once, as width=32,depth=1") from error
+    return options
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data import ImageData, Split
+from data import LabelledData, Split
 from data.augmentation import normalise
+from data.dataset import Factor
 from training.config import Config
 from training.precision import autocast
 
@@ -16,33 +17,35 @@ from training.precision import autocast
 @dataclass(frozen=True)
 class Evaluation:
     """`loss` is the mean cross-entropy without label smoothing, `accuracy` a fraction, `confusion` int64
-    (classes, classes) on the CPU: rows are true classes, columns predicted ones.
+    (classes, classes) on the CPU: rows are true classes, columns predicted ones. `factor_accuracy` is the fraction of
+    predictions that are right in each part of the labels, where these are made of several.
     """
 
     loss: float
     accuracy: float
     confusion: Tensor
+    factor_accuracy: dict[str, float]
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, split: Split, data: ImageData, config: Config, between_batches: Callable[[], None]
+    model: nn.Module, split: Split, data: LabelledData, config: Config, between_batches: Callable[[], None]
 ) -> Evaluation:
     """Run `model` in eval mode over `split`, in order, and leave it in the mode it was in.
 
     `between_batches` is called after each batch and may raise to break off.
     """
-    device = split.images.device
+    device = split.inputs.device
     was_training = model.training
     confusion = torch.zeros(data.num_classes**2, dtype=torch.int64, device=device)
     total_loss = torch.zeros((), dtype=torch.float64, device=device)
     model.eval()
     try:
-        for images, labels in zip(
-            split.images.split(2 * config.batch_size), split.labels.split(2 * config.batch_size), strict=True
+        for inputs, labels in zip(
+            split.inputs.split(2 * config.batch_size), split.labels.split(2 * config.batch_size), strict=True
         ):
             with autocast(config, device):
-                logits = model(normalise(images, data.mean, data.std, torch.float32))
+                logits = model(normalise(inputs, data.mean, data.std, torch.float32))
             total_loss += F.cross_entropy(logits.float(), labels, reduction="sum")
             confusion += torch.bincount(labels * data.num_classes + logits.argmax(1), minlength=data.num_classes**2)
             between_batches()
@@ -50,5 +53,14 @@ def evaluate(
         model.train(was_training)
     table = confusion.view(data.num_classes, data.num_classes).cpu()
     return Evaluation(
-        loss=total_loss.item() / len(split), accuracy=table.diagonal().sum().item() / len(split), confusion=table
+        loss=total_loss.item() / len(split),
+        accuracy=table.diagonal().sum().item() / len(split),
+        confusion=table,
+        factor_accuracy={factor.name: _agreement(table, factor) for factor in data.factors},
     )
+
+
+def _agreement(confusion: Tensor, factor: Factor) -> float:
+    """The fraction of predictions whose class agrees with the true class in `factor`."""
+    value = torch.tensor(factor.of_class)
+    return confusion[value[:, None] == value].sum().item() / confusion.sum().item()

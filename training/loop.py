@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data import ImageData
+from data import LabelledData
 from data.augmentation import augment, normalise
 from data.batches import AUGMENTATION_STREAM, epoch_batches, epoch_generator
 from training.checkpoint import Progress, Trainee, save_checkpoint
@@ -28,7 +28,7 @@ class Job:
     """What is to be trained, on what, for how long, and where it is kept."""
 
     config: Config
-    data: ImageData
+    data: LabelledData
     device: torch.device
     trainee: Trainee
     run_dir: Path
@@ -70,9 +70,9 @@ def fit(job: Job, progress: Progress, recorder: Recorder, stop: StopRequest) -> 
 def train_step(job: Job, indices: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """One optimizer step on the samples at `indices`; return mean loss and number of right answers, on the device."""
     config, trainee = job.config, job.trainee
-    images, labels = augmented(job, job.data.train.images[indices], step), job.data.train.labels[indices]
+    inputs, labels = augmented(job, job.data.train.inputs[indices], step), job.data.train.labels[indices]
     with autocast(config, job.device):
-        logits = trainee.model(normalise(images, job.data.mean, job.data.std, torch.float32))
+        logits = trainee.model(normalise(inputs, job.data.mean, job.data.std, torch.float32))
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
     trainee.optimizer.zero_grad(set_to_none=True)
     trainee.scaler.scale(loss).backward()
@@ -97,14 +97,13 @@ def batches_left_in_epoch(job: Job, step: int) -> Iterator[Tensor]:
     return islice(batches, done, min(job.steps_per_epoch, done + job.total_steps - step))
 
 
-def augmented(job: Job, images: Tensor, step: int) -> Tensor:
-    """uint8 (N, C, H, W) -> the same, shifted and mirrored when `augment` is on; random by seed and step alone."""
+def augmented(job: Job, inputs: Tensor, step: int) -> Tensor:
+    """(N, C, *spatial) -> the same, changed as the data allow when `augment` is on; random by seed and step alone."""
     if not job.config.augment:
-        return images
+        return inputs
     # A stream for each step, not for each epoch: a run resumed in mid-epoch draws what it would have drawn.
     generator = epoch_generator(seed=job.config.seed, epoch=step, stream=AUGMENTATION_STREAM)
-    # Mirrored characters are wrong characters, and those are grey; of photographs, which have colour, few things are.
-    return augment(images, flip=images.shape[1] == 3, translate=min(images.shape[2:]) // 8, generator=generator)
+    return augment(inputs, job.data.augmentation, generator)
 
 
 def close_epoch(job: Job, progress: Progress, recorder: Recorder, stop: StopRequest) -> Evaluation | None:
@@ -116,6 +115,7 @@ def close_epoch(job: Job, progress: Progress, recorder: Recorder, stop: StopRequ
         result = evaluate_now(job, stop)
         progress.evaluated_step = progress.step
         progress.test_loss, progress.test_accuracy = result.loss, result.accuracy
+        progress.test_factor_accuracy = result.factor_accuracy
         recorder.evaluation(result)
         if result.accuracy > progress.best_accuracy:
             progress.best_accuracy = result.accuracy

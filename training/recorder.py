@@ -83,7 +83,8 @@ class Recorder:
 
     def evaluation(self, result: Evaluation) -> None:
         """Write a row with what the test split gave after `progress.step` steps."""
-        self._write({"test/loss": result.loss, "test/accuracy": result.accuracy})
+        factors = {f"test/{name}_accuracy": accuracy for name, accuracy in result.factor_accuracy.items()}
+        self._write({"test/loss": result.loss, "test/accuracy": result.accuracy, **factors})
         self._display.evaluation(self._progress.step / self._steps_per_epoch, result.loss, result.accuracy)
 
     def elapsed_s(self) -> float:

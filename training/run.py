@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 import kernels
-from data import ImageData, load_data
+from data import LabelledData, load_data
 from data.augmentation import normalise
 from data.batches import num_batches
-from models import available_models, build_model
+from models import available_models, build_model, input_kind, model_options
 from training import media
 from training.checkpoint import Progress, Trainee, restore, save_checkpoint
-from training.config import Config, ConfigError
+from training.config import Config, ConfigError, parse_model_options
 from training.environment import environment_record
 from training.evaluation import Evaluation
 from training.loop import Job, fit, save
@@ -89,17 +89,31 @@ def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
     """Load the data and build what trains on it; weights depend on the seed alone, not on device or backend.
 
     Raises:
-        DataError, ConfigError: the data cannot be used, or not by this network.
+        DataError, ConfigError: the data cannot be used, or not by this network, or it has no such option.
     """
-    data = load_data(config.data, data_dir=config.data_dir, device=device)
+    options, known = parse_model_options(config.model_options), model_options(config.model)
+    for name in options:
+        if name not in known:
+            has = ", ".join(known) or "none"
+            raise ConfigError(f"model_options={config.model_options!r}; {config.model} has no {name!r}; it has: {has}")
+    data = load_data(
+        config.data,
+        data_dir=config.data_dir,
+        kind=input_kind(config.model),
+        image_size=config.image_size,
+        held_out_speaker=config.held_out_speaker,
+        shuffle_frames=config.shuffle_frames,
+        device=device,
+    )
     torch.manual_seed(config.seed)
     try:
         model = build_model(
             config.model,
             num_classes=data.num_classes,
             in_channels=data.in_channels,
-            image_size=data.image_size,
+            image_size=data.input_size,
             backend=config.backend,
+            **options,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -113,9 +127,9 @@ def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
     return Job(config, data, device, trainee, run_dir, steps_per_epoch, total_steps)
 
 
-def _check_single_samples(model: nn.Module, data: ImageData, config: Config) -> None:
+def _check_single_samples(model: nn.Module, data: LabelledData, config: Config) -> None:
     """ConfigError if a batch of one sample leaves a batch normalisation a single value for each channel."""
-    image = normalise(data.train.images[:1], data.mean, data.std, torch.float32)
+    image = normalise(data.train.inputs[:1], data.mean, data.std, torch.float32)
     try:
         with torch.no_grad():
             copy.deepcopy(model)(image)  # a copy, since it counts what it has seen
@@ -217,6 +231,7 @@ def write_summary(job: Job, progress: Progress, times: StepTimes, status: str, r
         "epochs": progress.step / job.steps_per_epoch,
         "steps": progress.step,
         "test_accuracy": progress.test_accuracy,
+        "test_factor_accuracy": progress.test_factor_accuracy,
         "test_loss": progress.test_loss,
         "train_seconds": progress.train_seconds,
         "step_ms_p50": times.median_ms(),
@@ -246,7 +261,7 @@ def write_media(job: Job, result: Evaluation, tracker: Tracker) -> None:
     layer = media.first_convolution(job.trainee.model)
     if layer is None:
         return
-    image = normalise(job.data.test.images[:1], job.data.mean, job.data.std, torch.float32)[0]
+    image = normalise(job.data.test.inputs[:1], job.data.mean, job.data.std, torch.float32)[0]
     tiles = {
         "filters": media.filter_tiles(layer.weight),  # type: ignore[arg-type]
         "feature_maps": media.feature_tiles(job.trainee.model, layer, image),

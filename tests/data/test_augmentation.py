@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data.augmentation import augment, normalise
+from data.augmentation import NO_AUGMENTATION, Augmentation, augment, normalise
 
 
 def _pictures(num: int = 40, channels: int = 3, height: int = 6, width: int = 9) -> torch.Tensor:
@@ -15,7 +15,9 @@ def _pictures(num: int = 40, channels: int = 3, height: int = 6, width: int = 9)
 
 
 def _augment(images: torch.Tensor, seed: int = 1, **settings: Any) -> torch.Tensor:
-    return augment(images, generator=torch.Generator().manual_seed(seed), **{"flip": True, "translate": 2, **settings})
+    settings = {"flip": True, "translate": 2, **settings}
+    policy = Augmentation((settings["translate"],) * 2, "reflect", settings["flip"])
+    return augment(images, policy, torch.Generator().manual_seed(seed))
 
 
 def _all_variants(image: torch.Tensor, translate: int) -> torch.Tensor:
@@ -95,9 +97,42 @@ def test_the_pictures_given_are_left_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("translate", [-1, 6])
-def test_translate_out_of_range(translate: int) -> None:
-    with pytest.raises(ValueError, match=rf"^translate={translate}; expected 0\.\.5 pixels for 6x9 pictures$"):
+def test_shift_out_of_range(translate: int) -> None:
+    with pytest.raises(ValueError, match=rf"^shift={translate}; expected 0\.\.5 positions in a dimension of 6$"):
         _augment(_pictures(), translate=translate)
+
+
+def test_wrapped_clips_are_rolled_all_frames_alike() -> None:
+    clips = torch.arange(30 * 2 * 3 * 4 * 5).view(30, 2, 3, 4, 5).float()
+    moved = augment(clips, Augmentation((0, 1, 2), "wrap"), torch.Generator().manual_seed(0))
+    seen = set()
+    for before, after in zip(clips, moved, strict=True):
+        fitting = [
+            (down, right)
+            for down in (-1, 0, 1)
+            for right in (-2, -1, 0, 1, 2)
+            if torch.equal(before.roll((down, right), (2, 3)), after)
+        ]
+        assert len(fitting) == 1
+        seen.update(fitting)
+    assert len(seen) > 8  # of 15
+
+
+def test_a_border_of_one_value_comes_into_view() -> None:
+    waveforms = torch.arange(1.0, 41).view(8, 1, 5)
+    moved = augment(waveforms, Augmentation((2,), -7.0), torch.Generator().manual_seed(0))
+    padded = F.pad(waveforms, (2, 2), value=-7.0)
+    places = [
+        [start for start in range(5) if torch.equal(after, before[:, start : start + 5])]
+        for before, after in zip(padded, moved, strict=True)
+    ]
+    assert all(len(fitting) == 1 for fitting in places)
+    assert len({fitting[0] for fitting in places}) > 2
+
+
+def test_a_policy_without_shifts_changes_nothing() -> None:
+    clips = torch.rand(3, 1, 4, 5, 6)
+    assert torch.equal(augment(clips, NO_AUGMENTATION, torch.Generator()), clips)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -117,7 +152,7 @@ def test_normalised_training_images_have_mean_0_and_variance_1() -> None:
     from data import load_data
 
     digits = load_data("digits")
-    x = normalise(digits.train.images, digits.mean, digits.std, torch.float64)
+    x = normalise(digits.train.inputs, digits.mean, digits.std, torch.float64)
     assert x.mean().item() == pytest.approx(0, abs=1e-6)
     assert x.var(correction=0).item() == pytest.approx(1, abs=1e-6)
 

@@ -15,7 +15,7 @@ def _split(num: int, channels: int, height: int = 4, width: int = 3) -> ArraySpl
 
 
 def test_statistics_are_numpys() -> None:
-    images = _split(11, 3).images
+    images = _split(11, 3).inputs
     mean, std = channel_statistics(images)
     scaled = images.astype(np.float64) / 255
     np.testing.assert_allclose(mean.numpy(), scaled.mean((0, 2, 3)), rtol=1e-6)
@@ -34,12 +34,13 @@ def test_grey_split_beside_a_coloured_one_becomes_coloured() -> None:
     together = assemble("pets", grey, coloured, ("cat",), "cpu")
     assert together.in_channels == 3
     for channel in range(3):
-        assert torch.equal(together.train.images[:, channel], torch.from_numpy(grey.images[:, 0]))
-    assert torch.equal(together.test.images, torch.from_numpy(coloured.images))
+        assert torch.equal(together.train.inputs[:, channel], torch.from_numpy(grey.inputs[:, 0]))
+    assert torch.equal(together.test.inputs, torch.from_numpy(coloured.inputs))
 
 
 def test_splits_of_different_sizes_are_refused() -> None:
-    with pytest.raises(DataError, match=r"^pets: train pictures are 4x3 but test pictures are 4x9; expected one size$"):
+    found = r"^pets: train pictures are 4x3 but test pictures are 4x9; expected one size, or --image_size to bring them"
+    with pytest.raises(DataError, match=found):
         assemble("pets", _split(2, 1), _split(2, 1, width=9), ("cat",), "cpu")
 
 

@@ -8,25 +8,25 @@ import pytest
 from PIL import Image
 
 from data.dataset import DataError
-from data.decoding import THREADS_FROM_BYTES, EncodedPicture, decode_picture, decode_pictures
+from data.decoding import THREADS_FROM_BYTES, EncodedItem, decode_picture, decode_pictures
 from tests.data.picture_files import picture, png
 
 
-def _encoded(image: Image.Image, kind: str = "PNG", **options: object) -> EncodedPicture:
+def _encoded(image: Image.Image, kind: str = "PNG", **options: object) -> EncodedItem:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
-    return EncodedPicture("here", buffer.getvalue())
+    return EncodedItem("here", buffer.getvalue())
 
 
 def test_rgb_and_grey_keep_their_pixels() -> None:
     rgb, grey = picture(1), picture(2, channels=1)
-    np.testing.assert_array_equal(decode_picture(EncodedPicture("here", png(rgb))), rgb.transpose(2, 0, 1))
-    np.testing.assert_array_equal(decode_picture(EncodedPicture("here", png(grey))), grey[None])
+    np.testing.assert_array_equal(decode_picture(EncodedItem("here", png(rgb))), rgb.transpose(2, 0, 1))
+    np.testing.assert_array_equal(decode_picture(EncodedItem("here", png(grey))), grey[None])
 
 
 def test_transparency_is_dropped() -> None:
     rgba = picture(3, channels=4)
-    np.testing.assert_array_equal(decode_picture(EncodedPicture("here", png(rgba))), rgba[:, :, :3].transpose(2, 0, 1))
+    np.testing.assert_array_equal(decode_picture(EncodedItem("here", png(rgba))), rgba[:, :, :3].transpose(2, 0, 1))
 
 
 def test_palette_black_and_white_and_16_bit() -> None:
@@ -55,31 +55,29 @@ def test_32_bit_pixels_are_refused() -> None:
 @pytest.mark.parametrize("content", [b"", b"no picture at all", png(picture(8))[:60]], ids=["empty", "text", "cut off"])
 def test_undecodable_bytes_are_named_in_one_line(content: bytes) -> None:
     with pytest.raises(DataError, match=r"^f\.parquet, row 7: picture cannot be decoded: ") as caught:
-        decode_picture(EncodedPicture("f.parquet, row 7", content))
+        decode_picture(EncodedItem("f.parquet, row 7", content))
     assert "\n" not in str(caught.value)
     assert "0x" not in str(caught.value)
 
 
 def test_a_path_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(picture(9)))
-    np.testing.assert_array_equal(
-        decode_picture(EncodedPicture("a", tmp_path / "a.png")), picture(9).transpose(2, 0, 1)
-    )
+    np.testing.assert_array_equal(decode_picture(EncodedItem("a", tmp_path / "a.png")), picture(9).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("side", [8, 96], ids=["in one thread", "in several threads"])
 def test_order_is_kept(side: int) -> None:
     pixels = [picture(seed, side, side) for seed in range(150)]
-    encoded = [EncodedPicture(str(seed), png(one)) for seed, one in enumerate(pixels)]
+    encoded = [EncodedItem(str(seed), png(one)) for seed, one in enumerate(pixels)]
     assert isinstance(encoded[0].content, bytes)
     assert (len(encoded[0].content) >= THREADS_FROM_BYTES) == (side == 96)
     np.testing.assert_array_equal(decode_pictures(encoded, 150, "many"), np.stack(pixels).transpose(0, 3, 1, 2))
 
 
 def test_all_grey_is_one_channel_and_one_coloured_picture_makes_three() -> None:
-    grey = [EncodedPicture(str(seed), png(picture(seed, channels=1))) for seed in range(3)]
+    grey = [EncodedItem(str(seed), png(picture(seed, channels=1))) for seed in range(3)]
     assert decode_pictures(grey, 3, "grey").shape == (3, 1, 6, 5)
-    mixed = decode_pictures([grey[0], EncodedPicture("rgb", png(picture(5))), grey[1]], 3, "mixed")
+    mixed = decode_pictures([grey[0], EncodedItem("rgb", png(picture(5))), grey[1]], 3, "mixed")
     assert mixed.shape == (3, 3, 6, 5)
     for row, seed in ((0, 0), (2, 1)):
         np.testing.assert_array_equal(mixed[row], np.stack([picture(seed, channels=1)] * 3))
@@ -87,7 +85,7 @@ def test_all_grey_is_one_channel_and_one_coloured_picture_makes_three() -> None:
 
 
 def test_another_size_is_named_with_the_size_expected() -> None:
-    pictures = [EncodedPicture("row 0", png(picture(0))), EncodedPicture("row 1", png(picture(1, height=7)))]
+    pictures = [EncodedItem("row 0", png(picture(0))), EncodedItem("row 1", png(picture(1, height=7)))]
     with pytest.raises(DataError, match=r"^row 1: picture is 7x5 \(height x width\); expected 6x5 like row 0"):
         decode_pictures(pictures, 2, "pets")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data import DataError, load_data
-from tests.data.picture_files import write_parquet_folder
+from tests.data.picture_files import features, picture, png, write_parquet_folder, write_shard
 
 
 def _refusal(name: str, **options: Any) -> str:
@@ -34,10 +34,13 @@ def _hub(monkeypatch: pytest.MonkeyPatch, answer: Path | Exception) -> list[tupl
     return calls
 
 
-@pytest.mark.parametrize("name", ["imagenet", "spoken_digits", "moving_digits", ""])
+@pytest.mark.parametrize("name", ["imagenet", "spoken digits", ""])
 def test_unknown_names_list_what_exists(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _refusal(name) == f"unknown data {name!r}; expected digits, cifar10, a folder, or a hub id owner/name"
+    assert _refusal(name) == (
+        f"unknown data {name!r}; expected digits, cifar10, spoken_digits, moving_digits, a folder, "
+        "or a hub id owner/name"
+    )
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
@@ -74,7 +77,9 @@ def test_the_home_of_nobody() -> None:
 
 def test_a_name_longer_than_the_disk_allows() -> None:
     name = "a" * 300
-    assert _refusal(name).startswith(f"{name}: cannot be read: File name too long; expected digits, cifar10, a folder")
+    assert _refusal(name).startswith(
+        f"{name}: cannot be read: File name too long; expected digits, cifar10, spoken_digits"
+    )
     assert _refusal("cifar10", data_dir=name).endswith("cannot be read: File name too long")
 
 
@@ -118,3 +123,57 @@ def test_without_the_hub_library_the_message_says_what_to_install(monkeypatch: p
 def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     _hub(monkeypatch, ConnectionError("no route to host\nlong advice"))
     assert _refusal("cifar10").startswith("hub id uoft-cs/cifar10: download failed: no route to host; --data_dir takes")
+
+
+def test_spoken_digits_need_a_folder() -> None:
+    assert _refusal("spoken_digits").startswith("data 'spoken_digits' need --data_dir: the folder of the Free Spoken")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "found"),
+    [
+        ("digits", "video", "data 'digits' are pictures, but the model takes videos; expected a model for pictures"),
+        ("digits", "waveform", "data 'digits' are pictures, but the model takes waveforms; expected a model for"),
+        ("moving_digits", "image", "data 'moving_digits' are videos, but the model takes pictures or spectrograms;"),
+    ],
+)
+def test_a_model_for_something_else(name: str, kind: str, found: str) -> None:
+    assert _refusal(name, kind=kind).startswith(found)
+
+
+def test_a_model_for_something_else_is_refused_before_pictures_are_decoded(tmp_path: Path) -> None:
+    write_parquet_folder(tmp_path)
+    assert "are pictures, but the model takes waveforms" in _refusal(str(tmp_path), kind="waveform")
+    for split in ("train", "test"):
+        (tmp_path / "folders" / split / "cat").mkdir(parents=True)
+    assert "are pictures, but the model takes videos" in _refusal(str(tmp_path / "folders"), kind="video")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "option", "who"),
+    [
+        ("digits", "image", {"image_size": 16}, "pictures in folders and from the hub"),
+        ("moving_digits", "video", {"image_size": 16}, "pictures in folders and from the hub"),
+        ("digits", "image", {"held_out_speaker": "theo"}, "recordings with a column of speakers"),
+        ("digits", "image", {"shuffle_frames": True}, "moving_digits"),
+    ],
+)
+def test_options_are_refused_where_they_would_be_ignored(
+    name: str, kind: str, option: dict[str, Any], who: str
+) -> None:
+    ((field, value),) = option.items()
+    message = _refusal(name, kind=kind, **option)
+    assert message.startswith(f"{field}={value}: data {name!r} (")
+    assert message.endswith(f"do not use it; it is for {who}")
+
+
+def test_pictures_of_mixed_sizes_are_brought_to_one(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        pictures = [png(picture(0, 12, 8)), png(picture(1, 8, 20))]
+        write_shard(tmp_path / f"{split}.parquet", pictures, [0, 1], metadata=features())
+    assert "expected 12x8 like" in _refusal(str(tmp_path))
+    loaded = load_data(str(tmp_path), image_size=4)
+    assert loaded.train.inputs.shape == (2, 3, 4, 4)
+    middle = picture(0, 12, 8)[2:10].astype(float).transpose(2, 0, 1)  # half the size: means of 2x2, weighted
+    error = loaded.train.inputs[0].numpy() - middle.reshape(3, 4, 2, 4, 2).mean((2, 4))
+    assert abs(error).mean() < 25  # another crop or picture is off by 45 or more

@@ -30,10 +30,10 @@ def test_pictures_labels_and_names_are_read(tmp_path: Path) -> None:
     pets = load_data(str(write_parquet_folder(tmp_path / "pets")))
     assert pets.name == "pets"
     assert pets.class_names == NAMES
-    assert torch.equal(pets.train.images[4], torch.from_numpy(picture(4).transpose(2, 0, 1).copy()))
-    assert torch.equal(pets.test.images[2], torch.from_numpy(picture(102).transpose(2, 0, 1).copy()))
+    assert torch.equal(pets.train.inputs[4], torch.from_numpy(picture(4).transpose(2, 0, 1).copy()))
+    assert torch.equal(pets.test.inputs[2], torch.from_numpy(picture(102).transpose(2, 0, 1).copy()))
     assert pets.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert (pets.in_channels, pets.image_size) == (3, (6, 5))
+    assert (pets.in_channels, pets.input_size) == (3, (6, 5))
 
 
 @pytest.mark.parametrize("place", ["data", "plain_text"])
@@ -55,7 +55,7 @@ def test_several_shards_are_joined_in_order(tmp_path: Path) -> None:
         )
     joined = load_data(str(tmp_path)).train
     assert joined.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert torch.equal(joined.images, torch.from_numpy(np.stack([picture(row).transpose(2, 0, 1) for row in range(6)])))
+    assert torch.equal(joined.inputs, torch.from_numpy(np.stack([picture(row).transpose(2, 0, 1) for row in range(6)])))
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_without_metadata_columns_and_classes_are_inferred(tmp_path: Path) -> No
 def test_plain_binary_pictures_are_read(tmp_path: Path) -> None:
     for split in ("train", "test"):
         pq.write_table(pa.table({"image": [PNG], "label": [0]}), tmp_path / f"{split}.parquet")
-    assert load_data(str(tmp_path)).image_size == (6, 5)
+    assert load_data(str(tmp_path)).input_size == (6, 5)
 
 
 def test_of_several_class_labels_the_usual_name_is_taken(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_bad_labels_name_the_row_and_the_range(tmp_path: Path, label: int | None
 
 @pytest.mark.parametrize(
     ("content", "found"),
-    [(b"\x89PNG but not really", "picture cannot be decoded"), (None, "holds no picture")],
+    [(b"\x89PNG but not really", "picture cannot be decoded"), (None, "holds no bytes")],
     ids=["damaged", "null"],
 )
 def test_bad_pictures_name_the_file_and_the_row(tmp_path: Path, content: bytes | None, found: str) -> None:
@@ -171,7 +171,7 @@ def test_a_picture_of_another_size_names_the_file_and_the_row(tmp_path: Path) ->
 def test_a_split_without_rows(tmp_path: Path) -> None:
     write_parquet_folder(tmp_path)
     pq.write_table(pq.read_table(_train(tmp_path)).slice(0, 0), _train(tmp_path))
-    assert _refusal(tmp_path) == f"{_train(tmp_path)}: holds no rows; expected at least one picture"
+    assert _refusal(tmp_path) == f"{_train(tmp_path)}: holds no rows; expected at least one"
 
 
 def test_several_data_sets_in_one_folder(tmp_path: Path) -> None:
@@ -189,5 +189,5 @@ def test_real_cifar10_test_split_is_read(tmp_path: Path) -> None:
     cifar = load_data("cifar10", data_dir=tmp_path)
     assert cifar.name == "cifar10"
     assert cifar.class_names[0] == "airplane"
-    assert (cifar.num_classes, cifar.in_channels, cifar.image_size) == (10, 3, (32, 32))
+    assert (cifar.num_classes, cifar.in_channels, cifar.input_size) == (10, 3, (32, 32))
     assert cifar.test.labels.unique().tolist() == sorted(set(pq.read_table(shard)["label"].to_pylist()[:500]))

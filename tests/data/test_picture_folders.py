@@ -32,7 +32,7 @@ def test_classes_are_trains_folders_in_alphabetical_order(tmp_path: Path) -> Non
     assert pets.class_names == ("cat", "eel")
     assert pets.train.labels.tolist() == [0, 0, 1, 1]
     expected = [picture(seed).transpose(2, 0, 1).copy() for seed in (2, 3, 0, 1)]
-    assert torch.equal(pets.train.images, torch.stack([torch.from_numpy(pixels) for pixels in expected]))
+    assert torch.equal(pets.train.inputs, torch.stack([torch.from_numpy(pixels) for pixels in expected]))
 
 
 def test_other_files_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.config import FREE_ON_RESUME, Config, ConfigError
+from training.config import FREE_ON_RESUME, Config, ConfigError, parse_model_options
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,10 @@ from training.config import FREE_ON_RESUME, Config, ConfigError
         ("data", " ", "some text"),
         ("data_dir", "data", "Path or None"),
         ("model", "", "some text"),
+        ("image_size", 0, "at least 1"),
+        ("held_out_speaker", " ", "some text"),
+        ("shuffle_frames", 1, "bool"),
+        ("model_options", "width", "as width=32,depth=1"),
         ("backend", "cuda", "auto, triton, cudnn, compile"),
         ("dtype", "fp8", "fp32, tf32, bf16, fp16"),
         ("epochs", 0, "at least 1"),
@@ -89,3 +93,31 @@ def test_differences_name_fields_that_matter_and_only_those():
     assert config.differences(record) == []
     changed = {**record, "epochs": 3, "lr": 0.5} | dict.fromkeys(FREE_ON_RESUME, "elsewhere")
     assert config.differences(changed) == ["epochs: 3 there, 8 asked", "lr: 0.5 there, 0.03 asked"]
+
+
+def test_a_field_that_came_after_the_record_was_at_its_default_there():
+    record = Config().as_record()
+    del record["shuffle_frames"]
+    assert Config().differences(record) == []
+    assert Config(shuffle_frames=True).differences(record) == ["shuffle_frames: False there, True asked"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (None, {}),
+        ("width=32,depth=1", {"width": 32, "depth": 1}),
+        ("hidden=(64, 32), dropout=0.5", {"hidden": (64, 32), "dropout": 0.5}),
+    ],
+)
+def test_model_options_are_read(text, options):
+    assert parse_model_options(text) == options
+
+
+@pytest.mark.parametrize(
+    "text", ["32", "width=", "width=1,width=2", "width=open('x')", "**{'width': 1}", "width=1)(", "width=(", "a b"]
+)
+def test_model_options_that_do_not_read_as_such_are_refused(text):
+    with pytest.raises(ConfigError) as caught:
+        parse_model_options(text)
+    assert str(caught.value) == f"model_options={text!r}; expected each option once, as width=32,depth=1"

@@ -1,19 +1,22 @@
 """Loss, accuracy and confusion on a split."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data import ImageData, Split
+from data import LabelledData, Split
+from data.dataset import Factor
 from training.config import Config
 from training.evaluation import evaluate
 
 
-def two_pixel_data(labels: list[int]) -> ImageData:
+def two_pixel_data(labels: list[int]) -> LabelledData:
     images = torch.tensor([[0, 255], [255, 0], [0, 255], [255, 255], [0, 0]], dtype=torch.uint8).view(5, 1, 1, 2)
     split = Split(images, torch.tensor(labels))
-    return ImageData("pixels", split, split, ("a", "b"), torch.zeros(1), torch.ones(1))
+    return LabelledData("pixels", split, split, ("a", "b"), torch.zeros(1), torch.ones(1))
 
 
 class Pixels(nn.Module):
@@ -63,3 +66,20 @@ def test_a_broken_network_gives_nan_not_an_error():
     result = evaluate(Broken(), data.test, data, Config(), lambda: None)
     assert result.loss != result.loss
     assert result.confusion.sum() == 5
+
+
+def test_parts_of_the_label_are_counted_apart():
+    """Four classes of two digits and two directions; the network names the right direction and always digit 1."""
+
+    class Fixed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.one_hot(2 + (x.flatten(1)[:, 0] > 0.5).long(), 4).float()
+
+    images = torch.tensor([0, 255, 0, 255, 255], dtype=torch.uint8).view(5, 1, 1, 1)
+    split = Split(images, torch.tensor([0, 1, 2, 3, 3]))
+    factors = (Factor("digit", ("0", "1"), (0, 0, 1, 1)), Factor("direction", ("left", "right"), (0, 1, 0, 1)))
+    data = LabelledData("moving", split, split, tuple("abcd"), torch.zeros(1), torch.ones(1), factors=factors)
+    result = evaluate(Fixed(), split, data, Config(batch_size=1), lambda: None)
+    assert result.accuracy == 3 / 5
+    assert result.factor_accuracy == {"digit": 3 / 5, "direction": 1.0}
+    assert evaluate(Fixed(), split, dataclasses.replace(data, factors=()), Config(), lambda: None).factor_accuracy == {}

@@ -91,7 +91,7 @@ def test_the_tracker_sees_the_rows_that_are_written(tmp_path, progress):
     tracker = Memory()
     recorder = make_recorder(tmp_path, progress, tracker)
     take_steps(recorder, progress, [1.0, 2.0])
-    recorder.evaluation(Evaluation(loss=0.5, accuracy=0.75, confusion=torch.zeros(2, 2)))
+    recorder.evaluation(Evaluation(loss=0.5, accuracy=0.75, confusion=torch.zeros(2, 2), factor_accuracy={}))
     recorder.close()
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert tracker.rows == [{name: value for name, value in row.items() if name != "schema_version"} for row in rows]

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from data import DataError
+from tests.data.recording_files import write_recording_folder
 from training import loop, run
 from training.checkpoint import read_checkpoint
 from training.config import ConfigError
@@ -22,8 +24,9 @@ from training.run_folder import LAST_CHECKPOINT, RunFolderError
 TIMES = {"time_s"}
 SUMMARY_FIELDS = {
     "schema_version", "status", "exit_reason", "run_id", "group", "started_at", "data", "model", "backend",
-    "conv_library", "kernel_mode", "dtype", "seed", "parameters", "epochs", "steps", "test_accuracy", "test_loss",
-    "train_seconds", "step_ms_p50", "samples_per_second", "peak_memory_bytes", "checkpoint",
+    "conv_library", "kernel_mode", "dtype", "seed", "parameters", "epochs", "steps", "test_accuracy",
+    "test_factor_accuracy", "test_loss", "train_seconds", "step_ms_p50", "samples_per_second", "peak_memory_bytes",
+    "checkpoint",
 }  # fmt: skip
 
 
@@ -99,7 +102,7 @@ def test_backends_start_from_the_same_weights_and_see_the_same_batches(small, qu
         record = seen.setdefault(job.config.backend, [])
         if step == 0:
             record.append({name: value.clone() for name, value in job.trainee.model.state_dict().items()})
-        record.append(loop.augmented(job, job.data.train.images[indices], step))
+        record.append(loop.augmented(job, job.data.train.inputs[indices], step))
         return train_step(job, indices, step)
 
     monkeypatch.setattr(loop, "train_step", watched)
@@ -328,3 +331,54 @@ def test_triton_on_the_cpu_beside_a_gpu_is_refused(small, monkeypatch):
     monkeypatch.setattr(run.kernels, "INTERPRETED", False)
     with pytest.raises(ConfigError, match="TRITON_INTERPRET=1"):
         run.check_machine(small(backend="triton", device="cpu"))
+
+
+def test_recordings_train_networks_on_spectrograms_and_on_waveforms(small, quietly, tmp_path):
+    folder = write_recording_folder(tmp_path / "tones")
+    for model, options in (("vggish", "width=1"), ("conv1d_audio", None), ("mlp", "hidden=(4,)")):
+        run_dir = tmp_path / model
+        fields = {"data": "spoken_digits", "data_dir": folder, "batch_size": 6, "max_steps": 3, "augment": True}
+        outcome = quietly(small(model=model, model_options=options, run_dir=run_dir, **fields))
+        assert (outcome.summary["status"], outcome.summary["steps"]) == ("finished", 3)
+        assert outcome.summary["test_factor_accuracy"] == {}
+        assert (run_dir / "media" / "confusion.csv").is_file()
+    held_out = small(
+        model="vggish", model_options="width=1", held_out_speaker="bob", run_dir=tmp_path / "bob", **fields
+    )
+    assert quietly(held_out).summary["status"] == "finished"
+    with (tmp_path / "bob" / "media" / "confusion.csv").open() as file:
+        assert sum(int(row["count"]) for row in csv.DictReader(file)) == 6  # four of theirs in train, two in test
+
+
+def test_videos_report_digit_and_direction_apart_and_the_control_runs(small, quietly, tmp_path):
+    for shuffled in (False, True):
+        run_dir = tmp_path / str(shuffled)
+        fields = {"data": "moving_digits", "batch_size": 8, "max_steps": 2, "augment": True}
+        options = {"model": "c3d", "model_options": "width=1", "shuffle_frames": shuffled}
+        summary = quietly(small(run_dir=run_dir, **fields, **options)).summary
+        assert (summary["status"], summary["steps"]) == ("finished", 2)
+        factors = summary["test_factor_accuracy"]
+        assert factors.keys() == {"digit", "direction"}
+        assert all(summary["test_accuracy"] <= factors[name] <= 1 for name in factors)
+        last = read_rows(run_dir / "metrics.jsonl")[-1]
+        assert {"digit": last["test/digit_accuracy"], "direction": last["test/direction_accuracy"]} == factors
+        assert read_json(run_dir / "config.json")["shuffle_frames"] is shuffled
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"model": "c3d"}, "data 'digits' are pictures, but the model takes videos; expected a model for pictures"),
+        ({"data": "moving_digits"}, "data 'moving_digits' are videos, but the model takes pictures or spectrograms"),
+        ({"shuffle_frames": True}, "shuffle_frames=True: data 'digits' (pictures) do not use it; it is for moving"),
+        ({"model_options": "depth=1"}, "model_options='depth=1'; mlp has no 'depth'; it has: hidden"),
+        ({"model_options": "num_classes=1"}, "mlp has no 'num_classes'"),
+        ({"model_options": "hidden=3"}, "hidden=3; expected a sequence of layer sizes"),
+    ],
+)
+def test_data_and_network_that_do_not_go_together_are_refused_in_one_line(small, quietly, tmp_path, fields, expected):
+    with pytest.raises((ConfigError, DataError)) as caught:
+        quietly(small(**fields))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "config.json").exists()
