@@ -15,6 +15,15 @@ from models import (  # noqa: F401  importing a family registers it
     vgg,
     vggish,
 )
+from models.checkpoint import CheckpointError, load_checkpoint
 from models.registry import available_models, build_model, input_kind, model_options, register
 
-__all__ = ["available_models", "build_model", "input_kind", "model_options", "register"]
+__all__ = [
+    "CheckpointError",
+    "available_models",
+    "build_model",
+    "input_kind",
+    "load_checkpoint",
+    "model_options",
+    "register",
+]
