@@ -22,6 +22,18 @@ FORWARD = tuple(
             "triton.cdiv(shapes.num_outputs, tile.block_p)",
             "shapes.num_outputs // tile.block_p",
         ),
+        (
+            "huge_windows_coded_in_16_bits",
+            "code",
+            "<= MAX_INT16_WINDOW else torch.int32",
+            "<= MAX_INT16_WINDOW else torch.int16",
+        ),
+        (
+            "large_windows_coded_in_a_byte",
+            "code",
+            "if geometry.window <= MAX_BYTE_WINDOW",
+            "if geometry.window <= MAX_BYTE_WINDOW + 2",
+        ),
         ("one_output_too_many", "bounds", "mask_p = offs_p < num_outputs", "mask_p = offs_p <= num_outputs"),
         ("one_column_too_many", "bounds", "exists = column_p < num_outputs", "exists = column_p <= num_outputs"),
         ("one_filter_too_many", "bounds", "mask_k = offs_k < G.filters", "mask_k = offs_k <= G.filters"),

@@ -12,6 +12,18 @@ WINDOW = tuple(
         ("nan_ignored", "NaN", "| (active != active) |", "|"),
         ("first_nan_wins", "NaN", "| (active != active) |", "| ((active != active) & (best == best)) |"),
         ("minus_infinity_has_no_winner", "NaN", "| (active != active) | (code < 0))", "| (active != active))"),
+        (
+            "unpooled_result_has_no_winner",
+            "code",
+            "return active, tl.zeros_like(code), value",
+            "return active, code, value",
+        ),
+        (
+            "unpooled_winner_after_activation",
+            "activation",
+            "return active, tl.zeros_like(code), value",
+            "return active, tl.zeros_like(code), active",
+        ),
         ("joint_pieces_swapped", "code", "if PIECE % 2 == 1:", "if PIECE % 2 == 0:"),
         ("joint_halves_swapped", "code", "if PIECE // 2 == 0:", "if PIECE // 2 == 1:"),
         ("joint_pair_swapped", "code", "if PIECE == 0:", "if PIECE == 1:"),
