@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.conv_relu_pool_depthwise import conv_relu_pool_depthwise_forward
+from kernels.conv_relu_pool_hopper import conv_relu_pool_hopper, readable_by_tma
 from kernels.device_functions import (
     inside,
     keep_in_range,
@@ -28,6 +29,7 @@ from kernels.device_functions import (
     widen,
 )
 from kernels.geometry import MAX_BYTE_WINDOW, MAX_INT16_WINDOW, Geometry, Shapes
+from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_tile
 from kernels.launch import (
     Layout,
     Prepared,
@@ -222,14 +224,15 @@ def conv_relu_pool_forward(
     winner: Tensor | None,
     geometry: Geometry,
     shapes: Shapes,
-    tile: ForwardTile | DepthwiseTile | None = None,
+    tile: ForwardTile | HopperTile | DepthwiseTile | None = None,
     norm: NormOperand | None = None,
 ) -> None:
     """Launch the forward kernel into `y` (N, K, *output), `code` and `winner` (None: not saved).
 
     x (N, C, *spatial) and weight (K, C/groups, *kernel) in any strides. `code` is what `Geometry` says backward needs:
     winner codes shaped as y, or packed bits (N, groups * ceil(K/groups / 8), *conv). `tile` overrides the rule's;
-    another kernel's tile raises ValueError. `norm`: what a norm behind the convolution wants (`norm_geometry`).
+    another kernel's raises ValueError, and a HopperTile where layer or tensors do not fit gives way to the rule's.
+    `norm`: what a norm behind the convolution wants (`norm_geometry`).
     """
     if shapes.num_outputs == 0:
         return
@@ -237,9 +240,17 @@ def conv_relu_pool_forward(
         depthwise = tile if isinstance(tile, DepthwiseTile) else None
         conv_relu_pool_depthwise_forward(x, weight, bias, y, code, winner, geometry, shapes, depthwise, norm)
         return
-    weight = channels_innermost(weight)
     kind = operand_kind(x.dtype)
-    tile = tile or forward_tile(geometry, shapes.num_outputs, current_target(), kind)
+    target = current_target()
+    hopper = tile if isinstance(tile, HopperTile) else None
+    if hopper is not None or (tile is None and target == HOPPER_TARGET):
+        if norm is None and fits_hopper(geometry, shapes, kind) and readable_by_tma(x, geometry):
+            hopper = hopper or hopper_tile(geometry, shapes)
+            conv_relu_pool_hopper(x, weight, bias, y, code, winner, geometry, shapes, hopper)
+            return
+        tile = None
+    weight = channels_innermost(weight)
+    tile = tile or forward_tile(geometry, shapes.num_outputs, target, kind)
     if not isinstance(tile, ForwardTile):
         raise ValueError(f"tile: a {type(tile).__name__} does not fit a dense layer, expected a ForwardTile")
     saved = code if code is not None else winner

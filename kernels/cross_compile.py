@@ -16,7 +16,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from kernels import launch, tiles
+from kernels import hopper_tiles, launch, tiles
 from kernels.arguments import build_geometry, parse_layer
 from kernels.compile_cases import CASES, Case
 from kernels.compile_check import Row
@@ -25,6 +25,7 @@ from kernels.conv_relu_pool_epilogue import conv_relu_pool_epilogue, conv_relu_p
 from kernels.conv_relu_pool_forward import conv_relu_pool_forward, empty_saved
 from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
 from kernels.geometry import Geometry, Shapes
+from kernels.launch import current_target, operand_kind
 from kernels.memory_format import empty_in_format
 from kernels.pooling import MaxPool
 
@@ -114,6 +115,15 @@ def _compile_tiles(target: str, seen: set[str]) -> Iterator[Row]:
                 if compiled.hash not in seen:
                     seen.add(compiled.hash)
                     yield _row(target, f"tile of {case.name}", dtype, kernel, compiled, keywords)
+    if target == hopper_tiles.HOPPER_TARGET:
+        t = _tensors(cases["3x3_pool2"], "bf16")
+        for tile in hopper_tiles.shipped_hopper_tiles(hopper_tiles.channel_step(t.geometry)):
+            with _collecting("bf16") as done:
+                conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes, tile)
+            kernel, compiled, keywords = done[0]
+            if compiled.hash not in seen:
+                seen.add(compiled.hash)
+                yield _row(target, "tile of 3x3_pool2", "bf16", kernel, compiled, keywords)
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,10 @@ def _collecting(dtype: str) -> Iterator[list[tuple[str, Any, dict[str, Any]]]]:
 def _launch_all(case: Case, t: _Tensors) -> None:
     """Forward, both gradients, the reduction and the passes around a convolution at the tiles the rule picks."""
     conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes)
+    if not t.geometry.depthwise:  # where forward has a kernel for some tensors only, the one for all others as well
+        kind = operand_kind(t.x.dtype)
+        portable = tiles.forward_tile(t.geometry, t.shapes.num_outputs, current_target(), kind)
+        conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes, portable)
     conv_relu_pool_dgrad(t.y, t.code, t.saved, t.weight, torch.empty_like(t.x), t.geometry, t.shapes)
     conv_relu_pool_wgrad(t.y, t.code, t.saved, t.x, torch.empty_like(t.weight), t.bias, t.geometry, t.shapes)
     conv_relu_pool_epilogue(t.conv, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes)
@@ -198,7 +212,7 @@ def _wgrad_tile(shipped: tiles.Shipped, t: _Tensors) -> None:
 
 
 def _row(target: str, case: str, dtype: str, kernel: str, compiled: Any, keywords: dict[str, Any]) -> Row:
-    blocks = {k: v for k, v in keywords.items() if k.startswith("BLOCK") or k in ("JOINT", "FLAT")}
+    blocks = {k: v for k, v in keywords.items() if k.startswith("BLOCK") or k in ("JOINT", "FLAT", "PERSISTENT")}
     tile = "x".join(str(int(v)) for v in blocks.values()) + f" w{keywords.get('num_warps', 4)}"
     shared = compiled.metadata.shared
     if target.startswith("cuda"):
@@ -216,8 +230,25 @@ def _row(target: str, case: str, dtype: str, kernel: str, compiled: Any, keyword
     multiplies = not any(word in kernel for word in passes) and keywords.get("NEEDS_WEIGHT", True)
     if multiplies and dtype != "fp32" and not tensor:
         problems.append("no tensor-core instruction")
+    if "hopper" in kernel:
+        problems += _hopper_problems(compiled, shuffles, keywords)
     occupancy = _occupancy(limits, registers, shared, keywords.get("num_warps", 4))
     return replace(row, occupancy_percent=occupancy, problem=", ".join(problems))
+
+
+def _hopper_problems(compiled: Any, shuffles: int, keywords: dict[str, Any]) -> list[str]:
+    """What the Hopper forward is built to avoid: another product than wgmma, and pools that move data."""
+    problems = []
+    if keywords["BLOCK_K"] >= 64 and "wgmma.mma_async" not in compiled.asm["ptx"]:
+        problems.append("no wgmma")
+    if "cp.async.bulk.tensor" not in compiled.asm["ptx"]:
+        problems.append("no tensor copies")
+    if shuffles and not (keywords["SAVE"] and keywords["G"].saves_bits):  # bits of eight filters, in eight lanes
+        problems.append("shuffles in the pool")
+    # Pieces of windows, still [filters, rows, columns, elements], that change hands do so through shared memory.
+    if re.search(r"ttg\.convert_layout [^:]*: tensor<(\d+x){3,}f32", compiled.asm["ttgir"]):
+        problems.append("shared memory in the pool")
+    return problems
 
 
 def _tool(name: str) -> str:
@@ -225,7 +256,8 @@ def _tool(name: str) -> str:
 
 
 def _read_cubin(compiled: Any) -> tuple[int, int, int, int]:
-    """Registers, spill instructions and tensor-core instructions of the machine code; shuffles of the PTX."""
+    """Registers, spill instructions and tensor-core instructions of the machine code; shuffles of the PTX, without the
+    broadcasts from lane 0 by which a warp learns its number."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(compiled.asm["cubin"])
         cubin.flush()
@@ -238,7 +270,8 @@ def _read_cubin(compiled: Any) -> tuple[int, int, int, int]:
     registers, stack, local = map(int, found.groups())
     ptx = compiled.asm["ptx"]
     tensor = sum(ptx.count(name) for name in ("wgmma.mma_async", "mma.sync", "tcgen05.mma"))
-    return registers, stack + local, tensor, ptx.count("shfl.sync")
+    shuffles = ptx.count("shfl.sync") - len(re.findall(r"shfl\.sync\.idx\.b32\s+%r\d+, %r\d+, 0, 31, -1;", ptx))
+    return registers, stack + local, tensor, shuffles
 
 
 def _read_amdgcn(assembly: str) -> tuple[int, int, int, int]:

@@ -10,14 +10,16 @@ from typing import Any
 
 from kernels import tiles
 from kernels.geometry import Geometry, Shapes
+from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_candidates, hopper_tile
 from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, Shipped, WgradTile
 
-Tile = ForwardTile | DgradTile | WgradTile | DepthwiseTile
+Tile = ForwardTile | HopperTile | DgradTile | WgradTile | DepthwiseTile
 INTERPRETER = "interpreter"
 """The target of `launch.current_target` where kernels are interpreted: any tile runs, two are offered."""
 
 _KINDS: dict[str, type[Tile]] = {
     "forward": ForwardTile,
+    "hopper": HopperTile,
     "dgrad": DgradTile,
     "wgrad": WgradTile,
     "depthwise": DepthwiseTile,
@@ -33,12 +35,15 @@ def forward_candidates(geometry: Geometry, shapes: Shapes, target: str, operands
     """
     if geometry.depthwise:
         return [tiles.depthwise_tile(geometry, geometry.rows, shapes.num_outputs)]
+    hopper: list[Tile] = []
+    if target == HOPPER_TARGET and fits_hopper(geometry, shapes, operands):
+        hopper = [hopper_tile(geometry, shapes), *hopper_candidates(geometry, shapes)]
     first = tiles.forward_tile(geometry, shapes.num_outputs, target, operands)
     if target == INTERPRETER:
         return _distinct([first, dataclasses.replace(first, block_p=max(first.block_p // 2, 1))])
     columns = shapes.num_outputs * tiles.joint_elements(geometry)
     fitting = _fitting(tiles.FORWARD, target, operands, tiles.heavy_forward(geometry), geometry.filters, columns)
-    return _distinct([first, *(tiles.forward_tile_of(s, geometry) for s in fitting)])
+    return _distinct([*hopper, first, *(tiles.forward_tile_of(s, geometry) for s in fitting)])
 
 
 def dgrad_candidates(geometry: Geometry, shapes: Shapes, target: str, operands: str) -> list[Tile]:

@@ -107,8 +107,9 @@ def write_outputs(
     """Finish the fold and store it for filters k (rows) and pooled outputs (n, od, oh, ow) (columns), with its note."""
     Y_DTYPE: tl.constexpr = y_ptr.dtype.element_ty
     mask = mask_k[:, None] & mask_p[None, :]
+    # Masked stores, unlike pipelined loads, keep their mask: offsets are left as they are, contiguous along the filters.
     at = n * stride_en + offset_of(od, oh, ow, stride_ed, stride_eh, stride_ew, G)
-    at = tl.where(mask, k[:, None] * stride_ek + at[None, :], 0)
+    at = k[:, None] * stride_ek + at[None, :]
     if SAVE and G.saves_winner:
         tl.store(winner_ptr + at, round_to(winner, Y_DTYPE), mask=mask)
     if SAVE and G.saves_code:
@@ -121,7 +122,7 @@ def write_outputs(
     elif G.activation == "relu":
         best = activate(best, G)  # max(relu(v)) = relu(max(v)), gradients and NaN included
     at = n * stride_yn + offset_of(od, oh, ow, stride_yd, stride_yh, stride_yw, G)
-    at = tl.where(mask, k[:, None] * stride_yk + at[None, :], 0)
+    at = k[:, None] * stride_yk + at[None, :]
     tl.store(y_ptr + at, round_to(best, Y_DTYPE), mask=mask)
 
 

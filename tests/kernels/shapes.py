@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kernels import AvgPool, MaxPool
+from kernels.arguments import build_geometry, parse_layer
+from kernels.geometry import Geometry, Shapes
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,12 @@ CASES = (
 """`vgg_for_cifar` is the second layer of VGG on 32 x 32 images, at batch 1 and a quarter of the area."""
 
 NAMED = {case.name: case for case in CASES}
+
+
+def built(case: Case) -> tuple[Geometry, Shapes]:
+    """The layer as kernels know it."""
+    defaults: dict[str, Any] = {
+        "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "activation": "relu", "pool": MaxPool(2)
+    }  # fmt: skip
+    layer = parse_layer(case.weight[2:], **{**defaults, **case.options})
+    return build_geometry(case.x, case.weight, layer)

@@ -11,6 +11,7 @@ from kernels import INTERPRETED
 from kernels.arguments import build_geometry, parse_layer
 from kernels.conv_relu_pool_forward import conv_relu_pool_forward
 from kernels.geometry import Geometry, Shapes
+from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_tile
 from kernels.launch import current_target
 from kernels.pooling import MaxPool
 from kernels.tile_candidates import (
@@ -58,7 +59,10 @@ def test_candidates_are_distinct_and_begin_with_the_rules_tile(
         dgrad = dgrad_candidates(geometry, shapes, target, operands)
         wgrad = wgrad_candidates(geometry, shapes, target, operands, 528)
         if not geometry.depthwise:
-            assert forward[0] == kernels.tiles.forward_tile(geometry, shapes.num_outputs, target, operands)
+            portable = kernels.tiles.forward_tile(geometry, shapes.num_outputs, target, operands)
+            hopper = target == HOPPER_TARGET and fits_hopper(geometry, shapes, operands)
+            assert forward[0] == (hopper_tile(geometry, shapes) if hopper else portable)
+            assert portable in forward
             pixels = shapes.phase_pixels(geometry)
             assert dgrad[0] == kernels.tiles.dgrad_tile(geometry, pixels, target, operands)
             assert wgrad[0] == kernels.tiles.wgrad_tile(geometry, shapes.conv_pixels, target, operands, 528)
@@ -95,6 +99,7 @@ def test_every_forward_candidate_where_the_tests_run_gives_the_same_result() -> 
     "tile",
     [
         ForwardTile(64, 32, 32, joint=4, flat=False),
+        HopperTile(128, 1, 16, 16, 64, persistent=True, warps=8),
         DgradTile(64, 16, 32, flat=True, warps=8),
         WgradTile(64, 32, 32, splits=7, stages=2),
         DepthwiseTile(16, 32),

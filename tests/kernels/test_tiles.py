@@ -12,12 +12,10 @@ import kernels.conv_relu_pool_forward
 import kernels.conv_relu_pool_wgrad
 import kernels.launch
 from kernels import INTERPRETED, AvgPool, MaxPool
-from kernels.arguments import build_geometry, parse_layer
-from kernels.geometry import Geometry
 from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, WgradTile, joint_elements
 from tests.kernels import error_rule
 from tests.kernels.exact import DEVICE, assert_as_pytorch, integer_inputs
-from tests.kernels.shapes import NAMED, Case
+from tests.kernels.shapes import NAMED, Case, built
 
 LEAST = 8 if INTERPRETED else 16  # what a compiled dot takes
 Tile = ForwardTile | DgradTile | WgradTile | DepthwiseTile
@@ -74,7 +72,7 @@ def _check(case: Case) -> None:
 @pytest.mark.parametrize("name", TILED)
 def test_forward_in_small_blocks(name: str, flat: bool, cut: Cut, ieee_float32: None) -> None:
     case = TILED[name]
-    cut(ForwardTile(block_k=LEAST, block_p=16, block_c=LEAST, joint=joint_elements(_geometry(case)), flat=flat))
+    cut(ForwardTile(block_k=LEAST, block_p=16, block_c=LEAST, joint=joint_elements(built(case)[0]), flat=flat))
     _check(case)
 
 
@@ -119,11 +117,3 @@ def test_more_splits_than_pixels(cut: Cut) -> None:
     case = NAMED["one_filter_one_pixel"]
     cut(WgradTile(block_k=16, block_n=16, block_p=16, splits=5))
     assert_as_pytorch(*integer_inputs(case, torch.float32, seed=5), **case.options)
-
-
-def _geometry(case: Case) -> Geometry:
-    defaults: dict[str, Any] = {
-        "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "activation": "relu", "pool": MaxPool(2)
-    }  # fmt: skip
-    layer = parse_layer(case.weight[2:], **{**defaults, **case.options})
-    return build_geometry(case.x, case.weight, layer)[0]

@@ -1,0 +1,175 @@
+"""Tiles of `conv_relu_pool_hopper`: which layers it takes, the tiles it ships for compute capability 9.0, and the rule.
+
+A tile is a number of filters and a box of pixels: pictures x rows x columns. Boxes are 8 or 16 columns wide, so that
+whole 2x2 windows lie in a thread (conv_relu_pool_hopper.py); which of a tile's boxes a layer gets is decided by how
+many pixels outside the picture it would compute.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+from kernels.geometry import Geometry, Shapes
+
+HOPPER_TARGET = "cuda:90"
+
+
+@dataclass(frozen=True)
+class HopperTile:
+    """BLOCK_K filters x a box of BLOCK_N pictures x BLOCK_H x BLOCK_W convolution pixels, BLOCK_C channels a step.
+
+    A persistent tile's programs stay on their multiprocessor and go from one tile to the next.
+    """
+
+    block_k: int
+    block_n: int
+    block_h: int
+    block_w: int
+    block_c: int
+    persistent: bool
+    warps: int = 4
+    stages: int = 3
+
+    @property
+    def pixels(self) -> int:
+        return self.block_n * self.block_h * self.block_w
+
+
+Box = tuple[int, int, int]
+"""Pictures, rows, columns."""
+
+
+@dataclass(frozen=True)
+class ShippedHopper:
+    """A size that ships, with every one of its boxes; `stages` at 64 channels a step."""
+
+    rows: int
+    boxes: tuple[Box, ...]
+    persistent: bool
+    warps: int
+    stages: int
+
+    @property
+    def pixels(self) -> int:
+        return math.prod(self.boxes[0])
+
+
+# A square of one picture, then shapes for pictures that are no multiple of it: 8 x 8 for 56 and 8, 2 x 16 for 28, 14
+# and 30 rows.
+PIXELS_256: tuple[Box, ...] = ((1, 16, 16), (4, 8, 8), (8, 2, 16))
+PIXELS_128: tuple[Box, ...] = ((1, 8, 16), (2, 8, 8), (4, 2, 16))
+PIXELS_64: tuple[Box, ...] = ((1, 8, 8), (2, 2, 16))
+# In mma.sync's accumulator a warp owns 8 columns of every 8 * warps: the two rows of a window lie in one thread when a
+# row of the box is a multiple of that. In narrower boxes the compiler takes the pool through shared memory.
+WIDE_256: tuple[Box, ...] = ((1, 8, 32), (4, 2, 32))
+WIDE_128: tuple[Box, ...] = ((1, 8, 16), (4, 2, 16))
+
+# 256 columns ask the least of L2 and shared memory per product: 85 flops per byte fetched with 128 filters, 51 with 64,
+# against 64 at 128 x 128. They leave room for one program on a multiprocessor, whose epilogue nothing else would
+# hide: those are persistent, so that the next tile's first copies fly while this one's results are written. Smaller
+# tiles fit twice or more and hide one another. Under 64 filters half of wgmma's rows would be idle: those run on
+# mma.sync, m16n8k16, with the same copies.
+HOPPER = (
+    ShippedHopper(128, PIXELS_256, True, 8, 3),
+    ShippedHopper(128, PIXELS_256, False, 8, 3),
+    ShippedHopper(256, PIXELS_128, True, 8, 3),
+    ShippedHopper(128, PIXELS_128, False, 4, 3),
+    ShippedHopper(128, PIXELS_64, False, 4, 4),
+    ShippedHopper(64, PIXELS_256, True, 4, 4),
+    ShippedHopper(64, PIXELS_256, False, 4, 3),
+    ShippedHopper(64, PIXELS_128, False, 4, 4),
+    ShippedHopper(64, PIXELS_64, False, 4, 4),
+    ShippedHopper(32, WIDE_256, False, 4, 3),
+    ShippedHopper(32, WIDE_128, False, 2, 3),
+    ShippedHopper(16, WIDE_256, False, 4, 3),
+    ShippedHopper(16, WIDE_128, False, 2, 3),
+)
+_MULTIPROCESSORS = 132
+"""Of an H100 SXM and an H200: what the rule counts waves of programs by."""
+_MULTIPROCESSOR_SHARED = 227 * 1024
+
+
+def fits_hopper(geometry: Geometry, shapes: Shapes, operands: str) -> bool:
+    """Whether the kernel computes this layer: 16-bit, two dimensions, no groups, no pool or 2x2 with stride 2,
+    convolution stride 1, or 2 on even pictures, channels in steps of 16 bytes. What tensors have to satisfy besides
+    is `readable_by_tma`."""
+    g = geometry
+    if operands != "half" or g.rank != 2 or g.groups != 1 or g.channels % 8 != 0:
+        return False
+    if g.pool != "none":
+        window = (g.window_h, g.window_w, g.pool_stride_h, g.pool_stride_w)
+        if window != (2, 2, 2, 2) or (g.pool_padding_h, g.pool_padding_w) != (0, 0):
+            return False
+        if (g.pool_dilation_h, g.pool_dilation_w) != (1, 1):
+            return False
+    if (g.stride_h, g.stride_w) == (2, 2):
+        # A step of channels must not reach from one column of a pair into the other.
+        return g.channels % 16 == 0 and shapes.input[1] % 2 == shapes.input[2] % 2 == 0
+    return (g.stride_h, g.stride_w) == (1, 1)
+
+
+def channel_step(geometry: Geometry) -> int:
+    """Channels a step takes: 64, 32 or 16. What a step costs is taken to be its products and those of 16 channels more,
+    zeros that fill up the last step included. Stride 2 asks for a step that divides the channels."""
+    steps = [step for step in (64, 32, 16) if geometry.stride_w == 1 or geometry.channels % step == 0]
+    return min(steps, key=lambda step: -(-geometry.channels // step) * (step + 16))
+
+
+def _boxes_needed(box: Box, shapes: Shapes) -> int:
+    sizes = (shapes.batch, *shapes.conv[1:])
+    return math.prod(-(-size // extent) for size, extent in zip(sizes, box, strict=True))
+
+
+def hopper_tile_of(shipped: ShippedHopper, geometry: Geometry, shapes: Shapes) -> HopperTile:
+    """A shipped size as the kernel runs it on a layer, in the box that covers the pixels with the fewest programs."""
+    box = min(shipped.boxes, key=lambda box: _boxes_needed(box, shapes))
+    return _with_box(shipped, box, channel_step(geometry))
+
+
+def _with_box(shipped: ShippedHopper, box: Box, step: int) -> HopperTile:
+    stages = min(shipped.stages * 64 // step, 6)  # narrower steps, as many bytes in flight
+    return HopperTile(shipped.rows, *box, step, shipped.persistent, shipped.warps, stages)
+
+
+def shipped_hopper_tiles(step: int = 64) -> list[HopperTile]:
+    """Every size in every of its boxes."""
+    return [_with_box(shipped, box, step) for shipped in HOPPER for box in shipped.boxes]
+
+
+def hopper_candidates(geometry: Geometry, shapes: Shapes) -> list[HopperTile]:
+    """One tile of every shipped size that is not twice as large as what it would cover."""
+    rows = max(geometry.filters, min(s.rows for s in HOPPER))
+    pixels = max(shapes.conv_pixels, min(s.pixels for s in HOPPER))
+    fitting = [s for s in HOPPER if s.rows < 2 * rows and s.pixels < 2 * pixels]
+    if any(s.rows >= 64 for s in fitting):
+        fitting = [s for s in fitting if s.rows >= min(geometry.filters, 64)]
+    return [hopper_tile_of(s, geometry, shapes) for s in fitting]
+
+
+def programs_per_multiprocessor(tile: HopperTile) -> int:
+    """How many programs of a tile a multiprocessor holds, by the shared memory of its copies in flight."""
+    in_flight = tile.stages * (tile.block_k + tile.pixels) * tile.block_c * 2
+    return max(min(_MULTIPROCESSOR_SHARED // (in_flight + 4096), 2048 // (128 * tile.warps)), 1)
+
+
+@functools.lru_cache(maxsize=4096)
+def hopper_tile(geometry: Geometry, shapes: Shapes) -> HopperTile:
+    """The tile a layer runs with: the least waves of programs x work of one, larger tiles being more efficient.
+
+    The efficiency is an assumption (products per byte fetched, saturating), not a measurement: `kernels.tune` times
+    the candidates.
+    """
+
+    def cost(tile: HopperTile) -> tuple[float, int]:
+        box = (tile.block_n, tile.block_h, tile.block_w)
+        programs = _boxes_needed(box, shapes) * -(-geometry.filters // tile.block_k)
+        resident = programs_per_multiprocessor(tile)
+        # A wave takes as long as its programs share the multiprocessor; a thin last one leaves it to fewer.
+        waves, rest = divmod(programs, _MULTIPROCESSORS)
+        rounds = waves + (1 if rest else 0)
+        work = tile.block_k * tile.pixels
+        intensity = work / (tile.block_k + tile.pixels)
+        alone = 1.0 if tile.persistent or resident > 1 else 0.9
+        return rounds * work * (1 + 20 / intensity) / alone, -work
+
+    return min(hopper_candidates(geometry, shapes), key=cost)
