@@ -54,6 +54,36 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **kwargs: Any) -> Non
     _launcher(kernel, grid, *args, **kwargs)
 
 
+def launch_prepared(kernel: Any, prepared: "Prepared", *tensors: Tensor) -> None:
+    """Run `kernel` on `tensors`, the pointers its signature begins with, and what `prepared` holds of the rest.
+
+    On a GPU the compiled kernel is kept with `prepared` and called directly from the second launch on: Triton looks a
+    kernel up by every argument at every launch. What it would have looked at is fixed by `prepared`, but for the
+    tensors' dtypes and whether their addresses are multiples of 16.
+    """
+    if _launcher is not _launch_on_device:
+        _launcher(kernel, prepared.grid, *tensors, *prepared.scalars, **prepared.keywords)
+        return
+    device = tensors[0].get_device()
+    if device != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            launch_compiled(kernel, prepared, device, tensors)
+    else:
+        launch_compiled(kernel, prepared, device, tensors)
+
+
+def launch_compiled(kernel: Any, prepared: "Prepared", device: int, tensors: tuple[Tensor, ...]) -> None:
+    """`launch_prepared` on the current device, a GPU."""
+    key = (device, *[(t.dtype, t.data_ptr() % 16 == 0) for t in tensors])
+    compiled = prepared.compiled.get(key)
+    if compiled is None:
+        compiled = kernel[prepared.grid](*tensors, *prepared.scalars, **prepared.keywords)
+        if compiled is not None:  # a hook of Triton's may have taken the launch over
+            prepared.compiled[key] = compiled
+    else:
+        compiled[prepared.three_grid](*tensors, *prepared.scalars, *prepared.constants(kernel, len(tensors)))
+
+
 def replace_launcher(launcher: Launch | None) -> None:
     """Send every launch to `launcher(kernel, grid, *args, **kwargs)` instead, or back to the device with None.
 
@@ -126,6 +156,20 @@ class Prepared:
     grid: tuple[int, ...]
     scalars: tuple[int, ...]
     keywords: dict[str, Any]
+    compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, compare=False)
+
+    @functools.cached_property
+    def three_grid(self) -> tuple[int, ...]:
+        """The grid in three dimensions, as a compiled kernel wants it."""
+        return (*self.grid, 1, 1)[:3]
+
+    def constants(self, kernel: Any, num_tensors: int) -> tuple[Any, ...]:
+        """The kernel's constexprs in the order of its signature, where they follow tensors and scalars."""
+        known = self.compiled.get("constants")
+        if known is None:
+            names = kernel.arg_names[num_tensors + len(self.scalars) :]
+            known = self.compiled["constants"] = tuple([self.keywords[name] for name in names])
+        return known
 
 
 @functools.cache
