@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from kernels.arguments import check_backend
 from kernels.norm_arguments import check_norm_numbers, check_norm_sizes, check_norm_tensors, parse_norm_layer
 from kernels.norm_reference import conv_norm_act_reference
+from kernels.norm_registration import ops
 from kernels.pooling import Pool, Size
 
 
@@ -55,40 +55,36 @@ def conv_norm_act(
     only one value per channel.
     """
     check_backend(backend)
-    if backend == "triton":
-        raise NotImplementedError("conv_norm_act has no triton kernels yet: use backend='cudnn'")
     check_norm_numbers(training, momentum, eps)
     norm = (norm_weight, norm_bias, running_mean, running_var)
-    _check(
-        x, weight, norm, conv_bias, residual, groups, training, stride, padding, dilation, activation, pool, pool_first
-    )
+    settings = (stride, padding, dilation, groups, activation, pool, pool_first)
+    layer = _checked(x, weight, norm, conv_bias, residual, training, settings)
+    if backend == "triton":
+        if training:
+            return ops.conv_norm_act_training(x, weight, *norm, conv_bias, residual, float(momentum), float(eps), layer)
+        return ops.conv_norm_act(x, weight, *norm, conv_bias, residual, float(eps), layer)
     reference = _compiled_reference() if backend == "compile" else conv_norm_act_reference
-    settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    settings |= {"activation": activation, "pool": pool, "pool_first": pool_first}
-    settings |= {"training": training, "momentum": momentum, "eps": eps}
-    return reference(x, weight, *norm, conv_bias=conv_bias, residual=residual, **settings)
+    return reference(
+        x, weight, *norm, conv_bias=conv_bias, residual=residual, stride=stride, padding=padding, dilation=dilation,
+        groups=groups, activation=activation, pool=pool, pool_first=pool_first, training=training, momentum=momentum,
+        eps=eps,
+    )  # fmt: skip
 
 
-def _check(
+def _checked(
     x: Tensor,
     weight: Tensor,
-    norm: tuple[Tensor | None, ...],
+    norm: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
     conv_bias: Tensor | None,
     residual: Tensor | None,
-    groups: int,
     training: bool,
-    stride: Size,
-    padding: Size | str,
-    dilation: Size,
-    activation: str | None,
-    pool: Pool,
-    pool_first: bool,
+    settings: tuple[Size, Size | str, Size, int, str | None, Pool, bool],
 ) -> str:
     """The layer's text. Raises ArgumentError for anything wrong with tensors or settings."""
     rank = weight.dim() - 2 if isinstance(weight, Tensor) else 0
     kernel = tuple(weight.shape[2:]) if rank in (1, 2, 3) else (1,)
-    layer = parse_norm_layer(kernel, stride, padding, dilation, groups, activation, pool, pool_first)
-    check_norm_tensors(x, weight, *norm, conv_bias, residual, groups, training)
+    layer = parse_norm_layer(kernel, *settings)
+    check_norm_tensors(x, weight, *norm, conv_bias, residual, settings[3], training)
     check_norm_sizes(x.shape, weight.shape, None if residual is None else residual.shape, training, layer)
     return layer
 

@@ -109,6 +109,10 @@ def check_norm_tensors(
             f"expected residual to be a dense (strided) floating-point tensor, but got {residual.dtype} "
             f"of layout {residual.layout}"
         )
+    if residual is not None and (residual.dtype == torch.float64) != (x.dtype == torch.float64):
+        raise ArgumentError(
+            f"expected residual to be {convolved_dtype(x)} as the convolution's output, but got {residual.dtype}"
+        )
     if residual is not None and residual.device != x.device:
         raise ArgumentError(
             f"expected x and residual to be on the same device, but x is on {x.device} and residual on "
@@ -133,16 +137,19 @@ def _check_per_channel(name: str, value: Tensor | None, x: Tensor, channels: int
         raise ArgumentError(
             f"expected x and {name} to be on the same device, but x is on {x.device} and {name} on {value.device}"
         )
-    if value.dtype != x.dtype and not (value.dtype == torch.float32 and _may_be_narrow(x)):
+    z_dtype = convolved_dtype(x)
+    if value.dtype != z_dtype and not (value.dtype == torch.float32 and z_dtype.itemsize == 2):
         raise ArgumentError(
-            f"expected {name} to be {x.dtype} as x"
-            f"{' or torch.float32' if x.dtype.itemsize == 2 else ''}, but got {value.dtype}"
+            f"expected {name} to be {z_dtype} as the convolution's output"
+            f"{' or torch.float32' if z_dtype.itemsize == 2 else ''}, but got {value.dtype}"
         )
 
 
-def _may_be_narrow(x: Tensor) -> bool:
-    """Whether the convolution's output is 16-bit, or will be when autocast is done with x."""
-    return x.dtype.itemsize == 2 or (x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type))
+def convolved_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of the convolution's output: x's, or what autocast, if it is on, will make of it."""
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if autocast and x.dtype != torch.float64 else x.dtype
 
 
 def check_norm_sizes(

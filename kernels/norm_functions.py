@@ -13,7 +13,7 @@ from kernels.window_functions import average_divisor
 
 @device_function
 def normalised(z, mean, scale, shift):
-    """(z - mean) * scale + shift, rows of a norm against a tile. Subtracted first: z and mean may be large but close."""
+    """(z - mean) * scale + shift, a norm's rows against a tile. Subtracted first: z and mean may be large and close."""
     return (z - mean) * scale + shift
 
 
@@ -100,3 +100,37 @@ def activation_gradient(grad, u, G: tl.constexpr):
         return grad
     else:
         return grad * activation_slope(u, G)
+
+
+@device_function
+def merge_parts(
+    parts_ptr, first, last, chunk, total, channels, k, mask_k, ACC: tl.constexpr, BLOCK_S: tl.constexpr
+):  # fmt: skip
+    """Number, mean and sum of squares about it of channels k over parts first ... last - 1 of (parts, 2, channels).
+
+    Part i holds the statistics of values i * chunk ... of `total`. Chan's formula for many parts at once:
+    mean = sum n_i m_i / n, squares = sum (squares_i + n_i (m_i - mean)^2); means are taken relative to the first
+    part's, so that a large common part is not summed.
+    """
+    at_k = parts_ptr + keep_in_range(k, mask_k)[None, :]
+    origin = widen(load_operand(parts_ptr + first * 2 * channels, keep_in_range(k, mask_k), mask_k, ACC), ACC)
+    steps = tl.cdiv(last - first, BLOCK_S)
+    weighted = tl.zeros([BLOCK_S, k.shape[0]], dtype=ACC)
+    for step in range(steps):
+        part = first + step * BLOCK_S + tl.arange(0, BLOCK_S)
+        mask = (part < last)[:, None] & mask_k[None, :]
+        count = tl.minimum(total - part * chunk, chunk).to(ACC)[:, None]
+        mean = tl.load(at_k + keep_in_range(part * 2 * channels, part < last)[:, None], mask=mask, other=0.0)
+        weighted += tl.where(mask, count * (mean - origin[None, :]), 0.0)
+    number = tl.minimum(total, last * chunk) - first * chunk
+    mean = origin + tl.sum(weighted, axis=0) / number.to(ACC)
+    squares = tl.zeros([BLOCK_S, k.shape[0]], dtype=ACC)
+    for step in range(steps):
+        part = first + step * BLOCK_S + tl.arange(0, BLOCK_S)
+        mask = (part < last)[:, None] & mask_k[None, :]
+        count = tl.minimum(total - part * chunk, chunk).to(ACC)[:, None]
+        at = at_k + keep_in_range(part * 2 * channels, part < last)[:, None]
+        distance = tl.load(at, mask=mask, other=0.0) - mean[None, :]
+        within = tl.load(at + channels, mask=mask, other=0.0)
+        squares += tl.where(mask, within + count * distance * distance, 0.0)
+    return number, mean, tl.sum(squares, axis=0)

@@ -1,4 +1,4 @@
-"""Derivatives of `tidepool::conv_relu_pool`: the autograd function, and refusals of what has no kernel.
+"""Derivatives of `tidepool::conv_relu_pool`: the autograd function; and, for every operator, refusals of what has none.
 
 One level of reverse mode has kernels. Forward mode, second derivatives and nested `torch.func` transforms are answered
 by NotImplementedError in one line that names the backend that has them.
@@ -28,23 +28,23 @@ from kernels.operator_implementations import (
 ops = torch.ops.tidepool
 
 
-def refuse_forward_mode(*tensors: Tensor | None) -> None:
-    """NotImplementedError if any of the tensors carries a tangent."""
+def refuse_forward_mode(*tensors: Tensor | None, op: str = "conv_relu_pool") -> None:
+    """NotImplementedError, naming `op`, if any of the tensors carries a tangent."""
     for tensor in tensors:
         if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
             raise NotImplementedError(
-                "conv_relu_pool with backend='triton' has no forward-mode derivative: use backend='cudnn' for jvp"
+                f"{op} with backend='triton' has no forward-mode derivative: use backend='cudnn' for jvp"
             )
 
 
-def is_differentiated(*tensors: Tensor | None) -> bool:
+def is_differentiated(*tensors: Tensor | None, op: str = "conv_relu_pool") -> bool:
     """Whether a result computed from these tensors has to be recorded. Refuses forward mode."""
     if forward_ad._current_level >= 0:
-        refuse_forward_mode(*tensors)
+        refuse_forward_mode(*tensors, op=op)
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def apply(function: Any, *arguments: Any) -> Any:
+def apply(function: Any, *arguments: Any, op: str = "conv_relu_pool") -> Any:
     """`function.apply`, allowed inside torch.func too: by the time an operator's Autograd key is reached, the transform
     has chosen its level, and the function stays on it. What an outer level would differentiate as well is refused."""
     if not torch._C._are_functorch_transforms_active():
@@ -52,7 +52,7 @@ def apply(function: Any, *arguments: Any) -> Any:
     forward_mode = any(i.key() == TransformType.Jvp for i in get_interpreter_stack() or ())
     if forward_mode or any(_requires_grad_outside(a) for a in arguments if isinstance(a, Tensor)):
         raise NotImplementedError(
-            "conv_relu_pool with backend='triton' is differentiated by one torch.func transform at a time: "
+            f"{op} with backend='triton' is differentiated by one torch.func transform at a time: "
             "use backend='cudnn' for nested ones and for jvp"
         )
     with enable_single_level_autograd_function():
@@ -98,7 +98,7 @@ class ConvReLUPool(_SingleLevelFunction):
         if grad is None:
             return None, None, None, None, None
         x, weight, bias, code, saved = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = _asked_for(ctx)
+        needs_x, needs_weight, needs_bias = asked_for(ctx)
         if ctx.smooth_average:
             # The convolution once more, without activation and pool: cheaper to redo than to keep.
             saved = ops.conv_relu_pool(x, weight, bias, _without_activation_and_pool(ctx.layer))
@@ -128,14 +128,15 @@ def _size_only(grad: Tensor, size: torch.Size) -> Tensor:
     return grad.new_empty(1).expand(size)
 
 
-def _asked_for(ctx: Any) -> tuple[bool, bool, bool]:
+def asked_for(ctx: Any) -> tuple[bool, bool, bool]:
     """Which of x, weight and bias need a gradient of this backward: `autograd.grad` may ask for some only."""
     edges = zip(ctx.needs_input_grad, ctx.next_functions, strict=False)
-    asked = [needs and _will_run(node) for needs, (node, _) in edges]
+    asked = [needs and will_run(node) for needs, (node, _) in edges]
     return asked[0], asked[1], len(asked) > 2 and asked[2]
 
 
-def _will_run(node: Any) -> bool:
+def will_run(node: Any) -> bool:
+    """Whether the backward that is under way runs this node of the graph."""
     try:
         return torch._C._will_engine_execute_node(node)
     except RuntimeError:  # a leaf whose gradient `autograd.grad` returns, or no engine runs: torch.compile traces
@@ -146,13 +147,14 @@ class NotDifferentiable(_SingleLevelFunction):
     """An internal operator's results, recorded so that differentiating them is answered, not silently wrong."""
 
     @staticmethod
-    def forward(ctx: Any, operator: Any, *arguments: Any) -> Any:
+    def forward(ctx: Any, operator: Any, op: str, *arguments: Any) -> Any:
+        ctx.op = op
         return operator(*arguments)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         raise NotImplementedError(
-            "conv_relu_pool with backend='triton' has no second derivative: use backend='cudnn' for double backward"
+            f"{ctx.op} with backend='triton' has no second derivative: use backend='cudnn' for double backward"
         )
 
 
@@ -179,12 +181,12 @@ def autograd(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tens
         return ops.conv_relu_pool(x, weight, bias, layer)
 
 
-def autograd_internal(operator: Any) -> Any:
-    """An internal operator at the Autograd key: its results cannot be differentiated further."""
+def autograd_internal(operator: Any, op: str = "conv_relu_pool") -> Any:
+    """An internal operator of `op` at the Autograd key: its results cannot be differentiated further."""
 
     def implementation(*arguments: Any) -> Any:
-        if is_differentiated(*(a for a in arguments if isinstance(a, Tensor))):
-            return apply(NotDifferentiable, operator, *arguments)
+        if is_differentiated(*(a for a in arguments if isinstance(a, Tensor)), op=op):
+            return apply(NotDifferentiable, operator, op, *arguments, op=op)
         with torch._C._AutoDispatchBelowAutograd():
             return operator(*arguments)
 

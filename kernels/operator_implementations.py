@@ -60,7 +60,8 @@ def may_skip_dispatcher(grad: Tensor) -> bool:
 # --- Real implementations --------------------------------------------------------------------------------------------
 
 
-def _check_device(x: Tensor) -> None:
+def check_device(x: Tensor) -> None:
+    """Raise ArgumentError unless the kernels run where x is."""
     if INTERPRETED:
         if x.device.type != "cpu":
             raise ArgumentError(f"backend='triton' is interpreted here and takes CPU tensors, but x is on {x.device}")
@@ -125,12 +126,12 @@ def weight_gradient(
 
 
 def infer(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
-    _check_device(x)
+    check_device(x)
     return run_inference(x, weight, bias, layer_call(x, weight, layer))
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> tuple[Tensor, Tensor, Tensor]:
-    _check_device(x)
+    check_device(x)
     y, code, winner = run_forward(x, weight, bias, layer_call(x, weight, layer))
     return y, or_nothing(code, x), or_nothing(winner, x)
 
@@ -138,7 +139,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> tuple
 def dgrad(
     grad: Tensor, code: Tensor, saved: Tensor, weight: Tensor, x_size: list[int], channels_last: bool, layer: str
 ) -> Tensor:
-    _check_device(grad)
+    check_device(grad)
     geometry, shapes = geometry_of(torch.Size(x_size), weight.shape, layer)
     dx = empty_in_format(x_size, grad, channels_last)
     conv_relu_pool_dgrad(grad, _given(code), _given(saved), weight, dx, geometry, shapes)
@@ -155,7 +156,7 @@ def wgrad(
     needs_bias: bool,
     layer: str,
 ) -> tuple[Tensor, Tensor]:
-    _check_device(grad)
+    check_device(grad)
     geometry, shapes = geometry_of(x.shape, weight.shape, layer)
     wanted = (needs_weight, needs_bias)
     dweight, dbias = weight_gradient(grad, _given(code), _given(saved), x, weight, *wanted, geometry, shapes)

@@ -1,0 +1,133 @@
+"""Derivatives of `tidepool::conv_norm_act` and `tidepool::conv_norm_act_training`: one function for both.
+
+Backward goes y -> z with the norm's kernels, then z -> x, weight and conv_bias with the convolution's own.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import _SingleLevelFunction
+
+from kernels.memory_format import output_format
+from kernels.norm_arguments import split_layer
+from kernels.norm_implementations import residual_for_backward
+from kernels.operator_autograd import apply, is_differentiated, will_run
+
+OP = "conv_norm_act"
+ops = torch.ops.tidepool
+
+
+class ConvNormAct(_SingleLevelFunction):
+    """Saves x, weight, z, the coefficients and what of codes and residual backward needs.
+
+    `momentum` None: with the running statistics, which stay; else with the batch's, and they are updated.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        norm_weight: Tensor | None,
+        norm_bias: Tensor | None,
+        conv_bias: Tensor | None,
+        residual: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        momentum: float | None,
+        eps: float,
+        layer: str,
+    ) -> Tensor:
+        tensors = (x, weight, norm_weight, norm_bias, running_mean, running_var, conv_bias, residual)
+        if momentum is None:
+            y, z, conv_code, coefficients, code = ops.conv_norm_act_forward(*tensors, eps, layer)
+        else:
+            y, z, conv_code, coefficients, code = ops.conv_norm_act_forward_training(*tensors, momentum, eps, layer)
+        needed_again = residual_for_backward(residual, layer)
+        ctx.save_for_backward(
+            x if ctx.needs_input_grad[1] else None, weight, z, conv_code, coefficients, code, needed_again
+        )
+        ctx.set_materialize_grads(False)
+        ctx.x_size, ctx.layer, ctx.training = x.shape, layer, momentum is not None
+        ctx.channels_last = output_format(x)
+        affine = norm_weight if norm_weight is not None else norm_bias
+        ctx.norm_dtype = z.dtype if affine is None else affine.dtype
+        ctx.residual_dtype = None if residual is None else residual.dtype
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        unasked = (None,) * 11
+        if grad is None:
+            return unasked
+        x, weight, z, conv_code, coefficients, code, residual = ctx.saved_tensors
+        edges = zip(ctx.needs_input_grad, ctx.next_functions, strict=False)
+        asked = [needs and will_run(node) for needs, (node, _) in edges] + [False] * 6
+        needs_x, needs_weight, needs_norm_weight, needs_norm_bias, needs_conv_bias, needs_residual = asked[:6]
+        needs = [needs_x or needs_weight or needs_conv_bias, needs_residual, needs_norm_weight, needs_norm_bias]
+        dz, dresidual, dnorm_weight, dnorm_bias = ops.conv_norm_act_backward(
+            grad, z, code, coefficients, residual, ctx.norm_dtype, ctx.residual_dtype, ctx.training, needs,
+            ctx.x_size, weight.shape, ctx.layer,
+        )  # fmt: skip
+        dx = dweight = dconv_bias = None
+        convolution, _ = split_layer(ctx.layer)
+        nothing = dz.new_empty(0)
+        if needs_x:
+            dx = ops.conv_relu_pool_dgrad(dz, conv_code, nothing, weight, ctx.x_size, ctx.channels_last, convolution)
+        if needs_weight or needs_conv_bias:
+            x = dz.new_empty(1).expand(ctx.x_size) if x is None else x
+            wanted = (needs_weight, needs_conv_bias)
+            dweight, dconv_bias = ops.conv_relu_pool_wgrad(dz, conv_code, nothing, x, weight, *wanted, convolution)
+        gradients = (dx, dweight, dnorm_weight, dnorm_bias, dconv_bias, dresidual)
+        asked_for = [gradient if wants else None for gradient, wants in zip(gradients, asked[:6], strict=True)]
+        return (*asked_for, *unasked[6:])
+
+
+def _autograd(
+    operator: Any, norm: tuple[Tensor | None, ...], tensors: tuple[Tensor | None, ...], settings: tuple[Any, ...]
+) -> Tensor:
+    """`operator` on x, weight, conv_bias and residual (`tensors`), recorded where it has to be."""
+    x, weight, conv_bias, residual = tensors
+    norm_weight, norm_bias, running_mean, running_var = norm
+    differentiated = (x, weight, norm_weight, norm_bias, conv_bias, residual)
+    if is_differentiated(*differentiated, op=OP):
+        recorded = settings if len(settings) == 3 else (None, *settings)
+        return apply(ConvNormAct, *differentiated, running_mean, running_var, *recorded, op=OP)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(x, weight, *norm, conv_bias, residual, *settings)
+
+
+def autograd(
+    x: Tensor,
+    weight: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    conv_bias: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    layer: str,
+) -> Tensor:
+    """`tidepool::conv_norm_act` at the Autograd key."""
+    norm = (norm_weight, norm_bias, running_mean, running_var)
+    return _autograd(ops.conv_norm_act, norm, (x, weight, conv_bias, residual), (eps, layer))
+
+
+def autograd_training(
+    x: Tensor,
+    weight: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    conv_bias: Tensor | None,
+    residual: Tensor | None,
+    momentum: float,
+    eps: float,
+    layer: str,
+) -> Tensor:
+    """`tidepool::conv_norm_act_training` at the Autograd key."""
+    norm = (norm_weight, norm_bias, running_mean, running_var)
+    return _autograd(ops.conv_norm_act_training, norm, (x, weight, conv_bias, residual), (momentum, eps, layer))
