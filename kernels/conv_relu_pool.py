@@ -11,6 +11,7 @@ from kernels.arguments import check_backend, check_channels, check_tensors, pars
 from kernels.layer_call import LayerCall, layer_call
 from kernels.operator_implementations import PLAIN_KEYS, dispatch_keys
 from kernels.operator_registration import call_direct, may_call_directly, ops
+from kernels.planned_operator import call_planned_directly, is_planned
 from kernels.pooling import MaxPool, Pool, Size
 from kernels.reference import conv_relu_pool_reference
 
@@ -36,26 +37,28 @@ def conv_relu_pool(
     AvgPool or None. Returns (N, K, *output) or (K, *output) in x's dtype, channels_last if x or weight is.
 
     `backend`: "triton" runs this project's kernels alone; "cudnn" is eager PyTorch (oneDNN on a CPU); "compile" the
-    same under torch.compile; "auto" is for the fastest measured choice per shape, and eager PyTorch until there is one.
+    same under torch.compile; "auto" is on a GPU what `plan` decides, forward and each gradient apart, by a table that
+    `python -m kernels.tune` measured (kernels/PLAN.md), and on a CPU eager PyTorch.
 
     Values and gradients are PyTorch's for the same composition: the first of equal window elements wins, the last NaN
     beats everything, relu'(0) = 0. Raises ArgumentError (a ValueError and a RuntimeError) that names the argument.
     """
-    if backend == "triton" and not torch.compiler.is_compiling():
+    planned = backend == "auto" and is_planned(x)
+    if (planned or backend == "triton") and not torch.compiler.is_compiling():
         key = _key(x, weight, bias, stride, padding, dilation, groups, activation, pool)
         known = _KNOWN.get(key)
         if known is None:
             layer = _checked(x, weight, bias, stride, padding, dilation, groups, activation, pool)
             if key is None or x.dim() != weight.dim():
-                return _batched(x, weight, bias, layer)
+                return _batched(x, weight, bias, layer, planned)
             known = _remember(key, layer_call(x, weight, layer))
         if may_call_directly(known):
-            return call_direct(x, weight, bias, known)
-        return ops.conv_relu_pool(x, weight, bias, known.layer)
+            return (call_planned_directly if planned else call_direct)(x, weight, bias, known)
+        return _batched(x, weight, bias, known.layer, planned)
     check_backend(backend)
     layer = _checked(x, weight, bias, stride, padding, dilation, groups, activation, pool)
-    if backend == "triton":
-        return _batched(x, weight, bias, layer)
+    if planned or backend == "triton":
+        return _batched(x, weight, bias, layer, planned)
     reference = _compiled_reference() if backend == "compile" else conv_relu_pool_reference
     settings: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return reference(x, weight, bias, **settings, activation=activation, pool=pool)
@@ -112,10 +115,11 @@ def _remember(key: Any, call: LayerCall) -> LayerCall:
     return call
 
 
-def _batched(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+def _batched(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, planned: bool) -> Tensor:
+    operator = ops.conv_relu_pool_auto if planned else ops.conv_relu_pool
     if x.dim() == weight.dim():
-        return ops.conv_relu_pool(x, weight, bias, layer)
-    return ops.conv_relu_pool(x.unsqueeze(0), weight, bias, layer).squeeze(0)
+        return operator(x, weight, bias, layer)
+    return operator(x.unsqueeze(0), weight, bias, layer).squeeze(0)
 
 
 @functools.cache

@@ -140,8 +140,8 @@ def pass_tile(rows: int, num_pixels: int, channels_fastest: bool) -> PassTile:
 
 def adds_bias(device: torch.device, geometry: Geometry) -> bool:
     """Whether PyTorch's convolution adds the bias to its rounded output: behind cuDNN it does, in a pass of its own,
-    and the epilogue does the same; on a CPU and in CUDA's depthwise kernels it is added inside."""
-    return device.type == "cuda" and not geometry.depthwise
+    and the epilogue does the same; oneDNN, MIOpen and CUDA's depthwise kernels add it inside."""
+    return device.type == "cuda" and torch.version.hip is None and not geometry.depthwise
 
 
 def conv_relu_pool_epilogue(

@@ -190,7 +190,7 @@ def heavy_gradient(geometry: Geometry) -> bool:
 def forward_tile(geometry: Geometry, num_outputs: int, target: str, operands: str) -> ForwardTile:
     """The tile forward runs with; num_outputs = N * pooled pixels."""
     joint = joint_elements(geometry)
-    if INTERPRETED:
+    if target == "interpreter":
         block_c = _power_of_two(geometry.taps * geometry.channels, 1, 512)
         block_p = _power_of_two(num_outputs, 1, max(_INTERPRETER_ELEMENTS // (block_c * joint), 1))
         return ForwardTile(_power_of_two(geometry.filters, 8, 64), block_p, block_c, joint, flat=True)
@@ -201,7 +201,7 @@ def forward_tile(geometry: Geometry, num_outputs: int, target: str, operands: st
 @functools.lru_cache(maxsize=4096)
 def dgrad_tile(geometry: Geometry, num_pixels: int, target: str, operands: str) -> DgradTile:
     """The tile the input gradient runs with; num_pixels = N * input pixels of one stride phase."""
-    if INTERPRETED:
+    if target == "interpreter":
         block_k = _power_of_two(geometry.taps * geometry.filters, 1, 512)
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_k, 1))
         return DgradTile(block_p, _power_of_two(geometry.channels, 1, 64), block_k, flat=True)
