@@ -1,13 +1,111 @@
-"""`global_average_pool`: the mean of every channel of every image."""
+"""`global_average_pool`: the mean of every channel of every image, and its backward.
+
+    y = sum over pixels of x / P        dx = grad / P at every pixel
+
+Forward is one pass whose programs' sums a small kernel adds up in a fixed order. Backward writes N * C numbers: dx is
+those expanded over the pixels, with strides of 0 there, which every kernel here reads as it is.
+"""
 
 import functools
+import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import _SingleLevelFunction
 
 from kernels.arguments import DTYPES, ArgumentError, check_backend
+from kernels.device_functions import keep_in_range, load_operand, offset_of, split_index, widen
+from kernels.image_functions import (
+    empty_sums,
+    image_grid,
+    image_keywords,
+    image_rows,
+    image_scalars,
+    image_strides,
+    image_tile,
+    reduce_image_sums,
+)
+from kernels.launch import launch
 from kernels.norm_reference import global_average_pool_reference
+from kernels.operator_autograd import apply, is_differentiated
+from kernels.operator_implementations import check_device
+
+_OP = "global_average_pool"
+
+
+@triton.jit
+def global_average_pool_kernel(
+    x_ptr, workspace_ptr,
+    channels, pixels, pixels_per_split, size_d, size_h, size_w, num_rows,
+    stride_xn, stride_xc, stride_xd, stride_xh, stride_xw,
+    G: tl.constexpr, ACC: tl.constexpr, OFFSET: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    # One program: the sums of BLOCK_C channels of one image over one share of its pixels.
+    n, offs_c, mask_c = image_rows(channels, BLOCK_C)
+    row = n * channels + keep_in_range(offs_c, mask_c)
+    from_c = keep_in_range(offs_c.to(OFFSET) * stride_xc, mask_c)[:, None]
+    total = tl.zeros([BLOCK_C, BLOCK_P], dtype=ACC)
+    start = tl.program_id(1) * pixels_per_split
+    for step in range(tl.cdiv(pixels_per_split, BLOCK_P)):
+        offs_p = (start + step * BLOCK_P + tl.arange(0, BLOCK_P)).to(OFFSET)
+        mask_p = (offs_p < pixels) & (offs_p < start + pixels_per_split)
+        _, d, h, w = split_index(offs_p, size_d, size_h, size_w, G)
+        at = keep_in_range(offset_of(d, h, w, stride_xd, stride_xh, stride_xw, G), mask_p)[None, :] + from_c
+        total += widen(load_operand(x_ptr + n * stride_xn, at, mask_c[:, None] & mask_p[None, :], ACC), ACC)
+    tl.store(workspace_ptr + tl.program_id(1) * num_rows + row, tl.sum(total, axis=1), mask=mask_c)
+
+
+def _forward(x: Tensor) -> Tensor:
+    check_device(x)
+    y = _fake_forward(x)
+    if y.numel() == 0:
+        return y
+    tile = image_tile(x)
+    sums = empty_sums(x, tile, x.dtype == torch.float64)
+    launch(
+        global_average_pool_kernel, image_grid(x, tile),
+        x, sums, *image_scalars(x, tile), y.numel(), *image_strides(x), **image_keywords(x, tile),
+    )  # fmt: skip
+    reduce_image_sums(y, sums, math.prod(x.shape[2:]), None)
+    return y
+
+
+def _fake_forward(x: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:2], *[1] * (x.dim() - 2))
+
+
+class _GlobalAveragePool(_SingleLevelFunction):
+    """Saves nothing but x's size."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.x_size = x.shape
+        ctx.set_materialize_grads(False)
+        return ops.global_average_pool(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> Tensor | None:
+        return None if grad is None else (grad / math.prod(ctx.x_size[2:])).expand(ctx.x_size)
+
+
+def _autograd(x: Tensor) -> Tensor:
+    if is_differentiated(x, op=_OP):
+        return apply(_GlobalAveragePool, x, op=_OP)
+    with torch._C._AutoDispatchBelowAutograd():
+        return ops.global_average_pool(x)
+
+
+_LIBRARY = torch.library.Library("tidepool", "FRAGMENT")
+_LIBRARY.define("global_average_pool(Tensor x) -> Tensor")
+ops = torch.ops.tidepool
+_LIBRARY.impl("global_average_pool", _forward, "CPU")
+_LIBRARY.impl("global_average_pool", _forward, "CUDA")
+_LIBRARY.impl("global_average_pool", _autograd, "Autograd")
+torch.library.register_fake("tidepool::global_average_pool", _fake_forward, lib=_LIBRARY)
 
 
 def global_average_pool(x: Tensor, *, keepdim: bool = True, backend: str = "auto") -> Tensor:
@@ -16,9 +114,10 @@ def global_average_pool(x: Tensor, *, keepdim: bool = True, backend: str = "auto
     One to three spatial dimensions. `backend` as for `conv_norm_act`. Raises ArgumentError that names the argument.
     """
     check_backend(backend)
-    if backend == "triton":
-        raise NotImplementedError("global_average_pool has no triton kernels yet: use backend='cudnn'")
     _check(x, keepdim)
+    if backend == "triton":
+        y = ops.global_average_pool(x)
+        return y if keepdim else y.flatten(1)
     return (_compiled_reference() if backend == "compile" else global_average_pool_reference)(x, keepdim=keepdim)
 
 
