@@ -1,11 +1,11 @@
 """VGG-like stacks of 3x3 conv-relu(-pool) for pictures of any size."""
 
 import torch
-from einops import reduce
 from torch import nn
 
 from kernels import MaxPool
-from models.layers import ConvReLUPool, fully_connected
+from models.fused import global_average_pool
+from models.layers import ConvNormAct, fully_connected
 from models.registry import ModelInputs, at_least_one, check_smallest, register
 
 STAGES = 3
@@ -14,9 +14,8 @@ STAGES = 3
 class ConvNet(nn.Module):
     """Three stages of `depth` convolutions with `width`, 2 `width` and 4 `width` channels, then the mean over pixels.
 
-    (N, C, H, W) -> (N, num_classes). The first convolution of a stage pools 2x2, as in airbench, so the others work
-    on a quarter of the pixels. Each is followed by batch normalisation: the op holds convolution, ReLU and pool
-    together, so the normalisation comes after them, and its shift makes up for the ReLU's sign.
+    (N, C, H, W) -> (N, num_classes). Each convolution is followed by batch normalisation and ReLU, and the first one
+    of a stage by a 2x2 max-pool, so that the others work on a quarter of the pixels.
     """
 
     def __init__(self, inputs: ModelInputs, width: int, depth: int) -> None:
@@ -27,14 +26,14 @@ class ConvNet(nn.Module):
             channels = width * 2**stage
             for position in range(depth):
                 pool = MaxPool(2) if position == 0 else None
-                layers.append(ConvReLUPool(before, channels, 3, padding=1, pool=pool, backend=inputs.backend))
-                layers.append(nn.BatchNorm2d(channels))
+                layers.append(ConvNormAct(before, channels, 3, padding=1, pool=pool, backend=inputs.backend))
                 before = channels
         self.features = nn.Sequential(*layers)
         self.head = fully_connected(before, inputs.num_classes, rectified=False)
+        self.backend = inputs.backend
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(reduce(self.features(x), "n c h w -> n c", "mean"))
+        return self.head(global_average_pool(self.features(x), keepdim=False, backend=self.backend))
 
 
 @register("convnet")

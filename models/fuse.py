@@ -43,6 +43,8 @@ class FusedModule(nn.Module):
     """A network rewritten by `fuse`: its submodules, parameters, buffers and hooks are the original's, its forward is
     new."""
 
+    is_fused = True
+
     def __init__(
         self,
         original: nn.Module,
@@ -69,7 +71,7 @@ class FusedModule(nn.Module):
 class FusedCall(nn.Module):
     """One fused op in place of several layers; it reads parameters and modes off the layers it replaces."""
 
-    is_fused_call = True
+    is_fused = True
 
     def __init__(self, chain: Chain, backend: str) -> None:
         super().__init__()
@@ -138,7 +140,7 @@ class _Fusion:
         return self._done[module]
 
     def _fused(self, module: nn.Module, prefix: str) -> nn.Module:
-        if isinstance(module, FUSED_ALREADY):
+        if isinstance(module, (*FUSED_ALREADY, FusedModule)):
             return module
         if not module._modules:
             self._report_alone(module, prefix)
@@ -211,14 +213,14 @@ class _Fusion:
             graph.erase_node(step.node)
 
     def _report(self, training: FuseReport, evaluation: FuseReport) -> None:
-        """What both modes have in common is told once."""
+        """What becomes of a layer is told for training, and for evaluation where it does not run in training."""
         self.fused += training.fused
         self.skipped += training.skipped
-        seen = Counter(training.fused + training.skipped)
-        for entry in evaluation.fused + evaluation.skipped:
-            seen[entry] -= 1
-            if seen[entry] < 0:
-                (self.fused if isinstance(entry, FusedLayer) else self.skipped).append(entry)  # type: ignore[arg-type]
+        told = [*(layer.name for layer in training.fused), *(layer.name for layer in training.skipped)]
+        there = [*(layer.name for layer in evaluation.fused), *(layer.name for layer in evaluation.skipped)]
+        new = Counter(there) - Counter(told)
+        self.fused += [layer for layer in evaluation.fused if layer.name in new]
+        self.skipped += [layer for layer in evaluation.skipped if layer.name in new]
 
     def _report_watched(self, graph: fx.Graph, modules: dict[str, nn.Module], prefix: str) -> None:
         for node in graph.nodes:

@@ -1,6 +1,7 @@
 """Tracing a network as `fuse` needs it: in either mode, with writes in place kept as such, leaving nothing behind."""
 
 import linecache
+import math
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ from models.torchvision_names import ConvNorm, NumberedStack
 
 FUSED_ALREADY = (ConvReLUPool, ConvNormAct, ConvNorm, NumberedStack)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_EINOPS = (einops.rearrange, einops.reduce, einops.repeat, einops.einsum)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -43,18 +43,35 @@ class _Proxy(fx.Proxy):
 
 
 class _Tracer(fx.Tracer):
-    """Goes through every module that is not PyTorch's, fused already, or watched by hooks."""
+    """Goes through every module that is not PyTorch's or einops', fused already, or watched by hooks."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=_EINOPS)
+        super().__init__(autowrap_modules=(math, einops))  # type: ignore[arg-type]  (any number, says its text)
+        self.modes = _modes()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, FUSED_ALREADY) or getattr(m, "is_fused_call", False) or has_hooks(m):
+        if isinstance(m, (*FUSED_ALREADY, nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)):
+            return True
+        if getattr(m, "is_fused", False) or has_hooks(m) or type(m).__module__.startswith("einops."):
             return True
         return super().is_leaf_module(m, module_qualified_name)
 
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _modes() != self.modes:
+            raise RuntimeError("its forward switches gradients or autocast on or off, which a trace does not keep")
+        return super().create_node(*args, **kwargs)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+
+def _modes() -> tuple[bool, ...]:
+    """What a `with` statement may change around a call."""
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        *(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")),
+    )
 
 
 def traced(module: nn.Module, training: bool) -> tuple[fx.Graph, dict[str, torch.Tensor]]:
