@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("kernels", "models", "data", "training", "sweeping", "analysis")
+PACKAGES = ("kernels", "models", "data", "training", "benchmarking", "sweeping", "analysis")
 MAY_IMPORT = {
     "kernels": set(),
     "models": {"kernels"},
     "data": set(),
     "training": {"kernels", "models", "data"},
+    "benchmarking": {"kernels", "models", "training"},
     "analysis": set(),
     "sweeping": {"analysis"},
 }

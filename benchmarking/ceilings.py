@@ -1,0 +1,57 @@
+"""The limits that times are held against, measured on the card in the process that measures them.
+
+Copy bandwidth counts bytes read and written of a device-to-device copy far larger than the L2 cache; the matrix rate
+is that of a square product through cuBLAS on normal random numbers (zeros draw less power and run faster).
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from kernels.roofline import DEVICES, Device, device_named, operands_of
+from kernels.timing import Timer, median
+
+COPY_BYTES = 2**30
+MATRIX_SIZE = 8192
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Copy bandwidth (bytes read and written a second) and matrix rates (10^12 operations a second)."""
+
+    copy_bytes_per_s: float
+    matmul_tflops: float
+    bf16_matmul_tflops: float
+
+    def as_device(self, device: torch.device, dtype: torch.dtype) -> Device:
+        """The roofline's device with what was measured in place of the data sheet."""
+        card = device_named(torch.cuda.get_device_name(device)) if device.type == "cuda" else DEVICES[0]
+        rates = {**card.matrix_tflops, "half": self.bf16_matmul_tflops, operands_of(dtype): self.matmul_tflops}
+        multiprocessors, target = card.multiprocessors, card.target
+        if device.type == "cuda":
+            properties = torch.cuda.get_device_properties(device)
+            multiprocessors, target = properties.multi_processor_count, f"cuda:{properties.major}{properties.minor}"
+        return Device(card.name, rates, self.copy_bytes_per_s, multiprocessors, target, "measured in the same process")
+
+
+def measure_ceilings(
+    device: torch.device,
+    dtype: torch.dtype,
+    timer: Timer,
+    *,
+    copy_bytes: int = COPY_BYTES,
+    matrix_size: int = MATRIX_SIZE,
+) -> Ceilings:
+    """Time a copy and two matrix products, one in bf16 and one in `dtype`, as PyTorch's switches stand."""
+    source = torch.empty(copy_bytes, dtype=torch.uint8, device=device).random_()
+    target = torch.empty_like(source)
+    copy_ms = median(timer.measure(target.copy_, rotate=((source,),)))
+    del source, target
+    bf16 = _matmul_tflops(device, torch.bfloat16, timer, matrix_size)
+    own = bf16 if dtype == torch.bfloat16 else _matmul_tflops(device, dtype, timer, matrix_size)
+    return Ceilings(2 * copy_bytes / (copy_ms / 1e3), own, bf16)
+
+
+def _matmul_tflops(device: torch.device, dtype: torch.dtype, timer: Timer, size: int) -> float:
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / (median(timer.measure(torch.mm, rotate=((a, b),))) / 1e3) / 1e12

@@ -1,0 +1,45 @@
+"""`state.json` in a folder of measurements: what is being measured now, so that a crash can be put down to it.
+
+Times themselves are in the CSV files: what they hold is done, whatever the state file says.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarking.records import SCHEMA_VERSION, RecordFileError
+from training.records import write_json
+
+STATE_FILE = "state.json"
+
+
+class State:
+    """The state file of a folder; a file that cannot be used is refused, never overwritten."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / STATE_FILE
+        self._read()
+
+    def get(self, key: str) -> Any:
+        """What was last put there, or None."""
+        return self._read().get(key)
+
+    def put(self, key: str, value: Any) -> None:
+        """Set one entry, on disk before this returns."""
+        content = {**self._read(), key: value}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, content)
+        except OSError as error:
+            raise RecordFileError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise RecordFileError(f"{self.path}: cannot be read ({' '.join(str(error).split())})") from None
+        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+            raise RecordFileError(f"{self.path}: not a state file of this version; move it away to begin anew")
+        return content

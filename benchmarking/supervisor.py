@@ -1,0 +1,132 @@
+"""Fresh processes, one after another: each replicate is one, and a crash costs the backend that caused it, no more."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarking import machine
+from benchmarking.budget import Budget
+from benchmarking.jobs import Job
+from benchmarking.records import timings
+from benchmarking.session import CRASHED, IN_PROGRESS, Announce, Comparison, remaining, timing_row
+from benchmarking.state import State
+from kernels.plan_table import ENVIRONMENT_VARIABLE
+from training.environment import SOURCE
+
+Spawn = Callable[[Job], int]
+"""Starts a job in a process of its own and returns its exit code."""
+
+LEAST_S = 5.0
+"""A process is not started for less: importing PyTorch takes most of that."""
+GRACE_S = 15.0
+STOPPED = 128 + signal.SIGTERM
+MOST_CRASHES = 20
+STOPPED_IN = "stopped_in"
+
+
+class WorkerError(RuntimeError):
+    """A process ended in a way that another attempt would repeat. The message is one line."""
+
+
+def spawn_worker(job: Job, *, quiet: bool = False, tables: Path | None = None) -> int:
+    """Run a job as `python -m benchmarking.worker`; stop it when its budget is over and it does not end by itself.
+
+    `tables` is where `auto` finds plans and tuning leaves them, unless the user has named a place.
+    """
+    environment = dict(os.environ)
+    if tables is not None:
+        environment.setdefault(ENVIRONMENT_VARIABLE, str(tables.absolute()))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SOURCE), environment.get("PYTHONPATH")]))
+    environment[machine.COMMAND_VARIABLE] = machine.command_line()
+    command = [sys.executable, "-m", "benchmarking.worker", job.text(), *(["--quiet"] if quiet else [])]
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    try:
+        return _exit_code(process.wait(None if job.budget_s is None else job.budget_s))
+    except subprocess.TimeoutExpired:
+        return STOPPED
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
+            process.kill()
+            process.wait()
+
+
+def run_replicate(
+    comparison: Comparison, device: torch.device, budget: Budget, spawn: Spawn, announce: Announce
+) -> bool:
+    """Measure a comparison in a process of its own, and in another one after a crash; whether nothing remains.
+
+    Raises WorkerError where a process fails without having begun anything.
+    """
+    crashes = 0
+    while remaining(comparison, device):
+        if budget.left() < LEAST_S:
+            return False
+        code = spawn(Job("time", comparison, _seconds(budget)))
+        if code == STOPPED:
+            _note_stop(comparison, device, announce)
+            return False
+        if code == 0:
+            break
+        crashes += 1
+        if not _blame(comparison, device, code, announce) or crashes > MOST_CRASHES:
+            raise WorkerError(f"a benchmark process ended with exit code {code} before it had begun to measure")
+    return not remaining(comparison, device)
+
+
+def run_once(kind: str, comparison: Comparison, budget: Budget, spawn: Spawn) -> bool:
+    """Run a job that records its own progress; whether it came to its end within the budget. Raises WorkerError."""
+    if budget.left() < LEAST_S:
+        return False
+    code = spawn(Job(kind, comparison, _seconds(budget)))
+    if code not in (0, STOPPED):
+        raise WorkerError(f"the process for {kind!r} ended with exit code {code}")
+    return code == 0
+
+
+def _blame(comparison: Comparison, device: torch.device, code: int, announce: Announce) -> bool:
+    """Record as crashed what was in progress when a process ended with `code`; False where nothing was."""
+    state = State(comparison.out)
+    found = state.get(IN_PROGRESS)
+    if not found:
+        return False
+    state.put(IN_PROGRESS, None)
+    case = next((case for case in comparison.cases if case.name == found.get("case")), None)
+    backend = next((backend for backend in comparison.backends if backend.name == found.get("backend")), None)
+    if case is None or backend is None:
+        return False
+    reason = f"the process ended with exit code {code} during: {found.get('step')}"
+    record = machine.machine_record(device, comparison.packages)
+    rows = [
+        timing_row(comparison, record, f"crashed-{machine.now()}", case, pass_, backend, CRASHED, reason)
+        for pass_ in comparison.passes_of(case)
+    ]
+    timings(comparison.out).append(rows)
+    announce(f"{case.name}: {backend.name} is not timed: {reason}")
+    return True
+
+
+def _note_stop(comparison: Comparison, device: torch.device, announce: Announce) -> None:
+    """Remember what a process that outlived its budget was doing; the second time, put it down as a crash."""
+    state = State(comparison.out)
+    found = state.get(IN_PROGRESS)
+    if found and found == state.get(STOPPED_IN):
+        _blame(comparison, device, STOPPED, announce)
+    state.put(STOPPED_IN, found)
+
+
+def _seconds(budget: Budget) -> float | None:
+    return None if budget.seconds is None else budget.left()
+
+
+def _exit_code(code: int) -> int:
+    """The code as a shell has it: 128 + signal where one ended the process."""
+    return code if code >= 0 else 128 - code

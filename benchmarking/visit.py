@@ -1,0 +1,138 @@
+"""Everything one visit to a GPU should do, in order, each piece going on where the last visit left it.
+
+1  correctness of every layer, in every dtype asked for
+2  the card's ceilings: copy bandwidth and matrix rate
+3  tuning: a plan for every layer, into the table that `backend="auto"` reads
+4  times of the blocks suite on every backend, forward and training step
+5  times of the models suite
+6  the blocks' other passes, then further processes of 4 to 6: each process is a replicate
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from benchmarking import machine
+from benchmarking.budget import Budget
+from benchmarking.cases import suite
+from benchmarking.jobs import Job
+from benchmarking.opponents import BACKENDS, backends
+from benchmarking.records import write_cases
+from benchmarking.session import Announce, Comparison, checked, remaining
+from benchmarking.state import State
+from benchmarking.supervisor import Spawn, run_once, run_replicate
+from benchmarking.workload import PASSES
+
+FIRST_PASSES = ("forward", "train")
+VISIT = "visit"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of a visit: its name, whether anything is left of it, and how to go on; `advance` returns False where
+    the budget ended it."""
+
+    name: str
+    left: Callable[[], int]
+    advance: Callable[[], bool]
+
+
+def visit(
+    settings: Comparison,
+    dtypes: tuple[str, ...],
+    replicates: int,
+    device: torch.device,
+    budget: Budget,
+    spawn: Spawn,
+    announce: Announce,
+) -> list[str]:
+    """Go through the stages until the budget ends; returns what is left, one line a stage, nothing where all is done.
+
+    `settings` names the folder, rounds, CUDA graphs and seed; suites, cases and passes are the visit's own. Raises
+    WorkerError, RecordFileError.
+    """
+    state = State(settings.out)
+    for name in ("blocks", "models"):
+        write_cases(settings.out, name, suite(name))
+    stages = list(_stages(settings, dtypes, replicates, device, budget, spawn, announce))
+    for stage in stages:
+        if stage.left() == 0:
+            continue
+        announce(f"visit: {stage.name}")
+        state.put(VISIT, {"stage": stage.name, "at": machine.now()})
+        if not stage.advance():
+            break
+    left = [f"{stage.name}: {count} left" for stage in stages if (count := stage.left())]
+    state.put(VISIT, {"stage": "done" if not left else left[0], "at": machine.now()})
+    return left
+
+
+def _stages(
+    settings: Comparison,
+    dtypes: tuple[str, ...],
+    replicates: int,
+    device: torch.device,
+    budget: Budget,
+    spawn: Spawn,
+    announce: Announce,
+) -> Iterator[Stage]:
+    state = State(settings.out)
+    blocks = replace(settings, suite="blocks", cases=suite("blocks"), backends=BACKENDS, passes=FIRST_PASSES)
+    ours = backends(["triton"])
+    for dtype in dtypes:
+        checks = replace(blocks, backends=ours, dtype=dtype)
+        yield _check_stage(checks, device, budget, spawn)
+    for dtype in dtypes:
+        for kind in ("ceilings", "tune"):
+            yield _once_stage(kind, replace(blocks, dtype=dtype), device, budget, spawn, state)
+    others = tuple(pass_ for pass_ in PASSES if pass_ not in FIRST_PASSES)
+    models = replace(settings, suite="models", cases=suite("models"), backends=BACKENDS, passes=("train",))
+    for index in range(replicates):
+        for comparison in (blocks, models, replace(blocks, passes=others)):
+            for dtype in dtypes:
+                timed = replace(comparison, dtype=dtype, replicate=index)
+                yield _time_stage(timed, device, budget, spawn, announce)
+
+
+def _check_stage(comparison: Comparison, device: torch.device, budget: Budget, spawn: Spawn) -> Stage:
+    def left() -> int:
+        found = checked(comparison, machine.machine_record(device, comparison.packages))
+        return sum(
+            (case.name, backend.name) not in found for case in comparison.cases for backend in comparison.backends
+        )
+
+    def advance() -> bool:
+        return run_once("check", comparison, budget, spawn) and not left()
+
+    return Stage(f"correctness of the blocks suite in {comparison.dtype}", left, advance)
+
+
+def _once_stage(
+    kind: str, comparison: Comparison, device: torch.device, budget: Budget, spawn: Spawn, state: State
+) -> Stage:
+    """A piece whose end its process writes into the state file, for this card and code."""
+    key = Job(kind, comparison, None).key
+    identity = machine.identity(machine.machine_record(device, comparison.packages))
+
+    def left() -> int:
+        return int(state.get(key) != identity)
+
+    def advance() -> bool:
+        return run_once(kind, comparison, budget, spawn) and not left()
+
+    return Stage(f"{kind} in {comparison.dtype}", left, advance)
+
+
+def _time_stage(
+    comparison: Comparison, device: torch.device, budget: Budget, spawn: Spawn, announce: Announce
+) -> Stage:
+    def left() -> int:
+        return len(remaining(comparison, device))
+
+    def advance() -> bool:
+        return run_replicate(comparison, device, budget, spawn, announce)
+
+    passes = " and ".join(comparison.passes)
+    name = f"times of {comparison.suite}, {passes}, {comparison.dtype}, process {comparison.replicate}"
+    return Stage(name, left, advance)

@@ -1,0 +1,73 @@
+"""`python -m benchmarking.worker <job> [--quiet]`: one fresh process of a benchmark, started by bench.py.
+
+Exit codes: 0 done as far as the budget went, 70 the GPU stopped answering, 143 stopped by SIGTERM.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from benchmarking import machine
+from benchmarking.budget import Budget
+from benchmarking.ceilings import Ceilings, measure_ceilings
+from benchmarking.jobs import Job, job_from_text
+from benchmarking.records import SCHEMA_VERSION, ceilings_table
+from benchmarking.session import Announce, DeviceLostError, Session
+from benchmarking.tuning import tune
+from kernels.timing import CudaTimer, Timer
+
+EXIT_LOST = 70
+WARMUP_MS, BUDGET_MS = 10.0, 50.0
+"""Of one turn of one backend; it has at least two turns."""
+
+MeasureCeilings = Callable[[torch.dtype], Ceilings]
+
+
+def run_job(
+    job: Job, device: torch.device, timer: Timer, budget: Budget, announce: Announce, ceilings: MeasureCeilings
+) -> None:
+    """Do a job in this process. Raises DeviceLostError, RecordFileError."""
+    session = Session(job.comparison, device, timer, budget, announce, ceilings)
+    if job.kind == "time":
+        session.run()
+    elif job.kind == "check":
+        session.check()
+    elif job.kind == "ceilings":
+        _record_ceilings(session)
+        session.state.put(job.key, machine.identity(session.machine))
+    elif tune(job.comparison, device, timer, budget, announce):
+        session.state.put(job.key, machine.identity(session.machine))
+
+
+def _record_ceilings(session: Session) -> None:
+    found, dtype = session.ceilings(), session.comparison.dtype
+    row = {"schema_version": SCHEMA_VERSION, "measured_at": machine.now(), "dtype": dtype, **vars(found)}
+    row |= {name: session.machine[name] for name in ("gpu", "driver", "torch", "cuda", "commit")}
+    ceilings_table(session.comparison.out).append([row | machine.card_state(session.device)])
+    session.announce(
+        f"ceilings: copy {found.copy_bytes_per_s / 1e12:.3g} TB/s, bf16 {found.bf16_matmul_tflops:.4g} TFLOP/s, "
+        f"{dtype} {found.matmul_tflops:.4g} TFLOP/s"
+    )
+
+
+def main() -> int:
+    """Run the job on the command line; return the exit code."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    job = job_from_text(sys.argv[1])
+    device = torch.device("cuda")
+    timer = CudaTimer(warmup_ms=WARMUP_MS, budget_ms=BUDGET_MS, graph=job.comparison.cuda_graph)
+    ceilings = partial(measure_ceilings, device, timer=CudaTimer())
+    try:
+        announce = (lambda line: None) if "--quiet" in sys.argv[2:] else partial(print, flush=True)
+        run_job(job, device, timer, Budget(job.budget_s), announce, ceilings)
+    except DeviceLostError as error:
+        print(f"the GPU stopped answering: {error}", file=sys.stderr, flush=True)
+        return EXIT_LOST
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
