@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kernels import plan as plans
-from kernels.arguments import parse_layer
+from kernels.arguments import check_channels, check_tensors, parse_layer
 from kernels.conv_relu_pool import conv_relu_pool
 from kernels.error_rule import Inputs, RuleBrokenError, RuleCase, Truth, draw, error_rule, in_pytorch, results, truth
 from kernels.launch import current_target, operand_kind, programs_in_flight
@@ -86,8 +86,10 @@ def settings_of(layer: RuleCase) -> dict[str, Any]:
 def call_of(layer: RuleCase, dtype: torch.dtype, device: torch.device) -> LayerCall:
     """The layer as a call on tensors that are not there yet. Raises ArgumentError for a layer that the op refuses."""
     x, weight = _blank(layer, layer.x, dtype), _blank(layer, layer.weight, dtype)
-    text = parse_layer(tuple(layer.weight[2:]), **settings_of(layer)).text()
-    call = layer_call(x, weight, text)
+    settings = parse_layer(tuple(layer.weight[2:]), **settings_of(layer))
+    check_tensors(x, weight, None)
+    check_channels(x, weight, None, settings.groups)
+    call = layer_call(x, weight, settings.text())
     blanks = {name: getattr(call, name) for name in ("y", "code", "winner", "dx")}
     placed: dict[str, Any] = {
         name: None if blank is None else replace(blank, device=device) for name, blank in blanks.items()
@@ -147,7 +149,7 @@ class _Tuner:
         except RuleBrokenError as error:
             return str(error)
         except Exception as error:  # a kernel that does not compile or launch is no candidate, whatever it raised
-            return f"{type(error).__name__}: {error}".splitlines()[0]
+            return _in_a_line(error)
         return ""
 
     # --- Times ---
@@ -158,11 +160,15 @@ class _Tuner:
         row["tile"] = None if choice.tile is None else tile_to_json(choice.tile)
         self.rows.append(row)
         wrong = self.wrong(plan)
+        if not wrong:
+            try:
+                samples = self.timer.measure(function, rotate=[(tensors,) for tensors in self.tensors()])
+            except Exception as error:  # as in `_check`: the whole batch may not fit where a part of it does
+                wrong = _in_a_line(error)
         if wrong:
             row["refused"] = wrong
             self.report(f"{self.layer.name}: {pass_} {_described(choice)} refused: {wrong}")
             return None
-        samples = self.timer.measure(function, rotate=[(tensors,) for tensors in self.tensors()])
         row.update(median=median(samples), p20=percentile(samples, 0.2), p80=percentile(samples, 0.8))
         row["samples"] = len(samples)
         self.report(f"{self.layer.name}: {pass_} {_described(choice)} {row['median']:.4f} ms")
@@ -198,6 +204,10 @@ class _Tuner:
         """The candidates of a pass here."""
         call, programs = self.call, programs_in_flight(self.device)
         return candidates(pass_, call.geometry, call.shapes, current_target(), self.operands, programs)
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _described(choice: Choice) -> str:
@@ -241,7 +251,9 @@ def _timed(
     choices: list[Choice], may_go_on: Callable[[], bool], time: Callable[[Choice], float | None]
 ) -> tuple[dict[Choice, float], bool]:
     """Milliseconds of every right choice, and whether all were tried: one tile of every way, then while `may_go_on`."""
-    first = {choice.way: choice for choice in reversed(choices)}
+    first: dict[str, Choice] = {}
+    for choice in choices:
+        first.setdefault(choice.way, choice)
     times = {choice: time(choice) for choice in first.values()}
     for choice in [choice for choice in choices if choice not in times]:
         if not may_go_on():
