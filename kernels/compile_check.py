@@ -19,8 +19,11 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, fields
 
-from kernels.compile_cases import CASE_NAMES
+from kernels.compile_cases import CASE_NAMES as CONV_CASE_NAMES
+from kernels.norm_compile_cases import NORM_CASE_NAMES
 from kernels.tiles import TARGETS
+
+CASE_NAMES = (*CONV_CASE_NAMES, *NORM_CASE_NAMES)
 
 
 @dataclass(frozen=True)

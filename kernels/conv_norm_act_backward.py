@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kernels.conv_norm_act_forward import NormedLayer, saves_code
 from kernels.conv_norm_act_statistics import statistics_dtype
-from kernels.device_functions import keep_in_range, load_operand, offset_of, round_to, split_index, widen
+from kernels.device_functions import load_operand, offset_of, round_to, split_index, widen
 from kernels.geometry import Geometry
 from kernels.launch import (
     Layout,
@@ -33,7 +33,7 @@ from kernels.launch import (
     offset_type,
     programs_in_flight,
 )
-from kernels.norm_functions import activation_gradient, load_row, normalised
+from kernels.norm_functions import activation_gradient, load_row, normalised, row_mask
 from kernels.norm_geometry import without_activation
 from kernels.norm_tiles import MERGE_CHANNELS, MERGE_PARTS, NormTile, norm_tile, power_of_two
 from kernels.runtime import INTERPRETED, device_function
@@ -54,23 +54,29 @@ def _gradient_and_distance(
 
     READ says how g is read back through pool and code; an activation that G has and READ has not is done here.
     """
-    grad = conv_gradient(
-        grad_ptr, code_ptr, grad_ptr, n, d, h, w, mask_p, k, mask_k, conv_d, conv_h, conv_w, out_d, out_h, out_w,
-        stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
-        stride_en, stride_ek, stride_ed, stride_eh, stride_ew, READ, ACC,
-    )  # fmt: skip
-    grad = widen(grad, ACC)
     mask = mask_k & mask_p
+    if READ.pool == "none":  # as `conv_gradient` has it, in wider loads
+        at = n * stride_gn + offset_of(d, h, w, stride_gd, stride_gh, stride_gw, G) + k * stride_gk
+        grad = widen(load_operand(grad_ptr, at, mask, ACC), ACC)
+        if READ.activation == "relu":
+            at = n * stride_en + offset_of(d, h, w, stride_ed, stride_eh, stride_ew, G) + k * stride_ek
+            grad = tl.where(tl.load(code_ptr + at, mask=mask, other=G.code_off) == 0, grad, 0.0)
+    else:
+        grad = conv_gradient(
+            grad_ptr, code_ptr, grad_ptr, n, d, h, w, mask_p, k, mask_k, conv_d, conv_h, conv_w, out_d, out_h, out_w,
+            stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
+            stride_en, stride_ek, stride_ed, stride_eh, stride_ew, READ, ACC,
+        )  # fmt: skip
+        grad = widen(grad, ACC)
     distance = tl.zeros(mask.shape, dtype=ACC)
     if NEEDS_Z or G.activation != READ.activation:
-        at = keep_in_range(n * stride_zn + offset_of(d, h, w, stride_zd, stride_zh, stride_zw, G), mask_p)
-        z = widen(load_operand(z_ptr, at + keep_in_range(k * stride_zk, mask_k), mask, ACC), ACC)
+        at = n * stride_zn + offset_of(d, h, w, stride_zd, stride_zh, stride_zw, G) + k * stride_zk
+        z = widen(load_operand(z_ptr, at, mask, ACC), ACC)
         distance = tl.where(mask, z - mean, 0.0)
         if G.activation != READ.activation:
             u = normalised(z, mean, scale, shift)
             if residual_ptr is not None:
-                at = keep_in_range(n * stride_rn + offset_of(d, h, w, stride_rd, stride_rh, stride_rw, G), mask_p)
-                at = at + keep_in_range(k * stride_rk, mask_k)
+                at = n * stride_rn + offset_of(d, h, w, stride_rd, stride_rh, stride_rw, G) + k * stride_rk
                 u += widen(load_operand(residual_ptr, at, mask, ACC), ACC)
             grad = activation_gradient(grad, widen(round_to(u, Y_DTYPE), ACC), G)
     return tl.where(mask, grad, 0.0), distance
@@ -89,7 +95,7 @@ def conv_norm_act_reduce_kernel(
 ):  # fmt: skip
     # One program: sums over one split's pixels for BLOCK_K channels.
     offs_k = (tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
-    mask_k = offs_k < G.filters
+    mask_k = row_mask(offs_k, BLOCK_K, G.filters)
     split = tl.program_id(1).to(OFFSET)
     mean = load_row(coefficients_ptr, offs_k, mask_k, ACC)[:, None]
     scale = load_row(coefficients_ptr + 2 * G.filters, offs_k, mask_k, ACC)[:, None]
@@ -112,7 +118,7 @@ def conv_norm_act_reduce_kernel(
         )  # fmt: skip  [BLOCK_K, BLOCK_P]
         total += grad
         projected += grad * distance
-    at = workspace_ptr + split.to(tl.int64) * 2 * G.filters + keep_in_range(offs_k, mask_k)
+    at = workspace_ptr + split.to(tl.int64) * 2 * G.filters + offs_k
     tl.store(at, tl.sum(total, axis=1), mask=mask_k)
     tl.store(at + G.filters, tl.sum(projected, axis=1), mask=mask_k)
 
@@ -126,25 +132,24 @@ def conv_norm_act_reduce_splits_kernel(
     # One program: BLOCK_K channels' sums over all splits, in a fixed order, and what follows from them.
     offs_k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
     mask_k = offs_k < channels
-    at_k = keep_in_range(offs_k, mask_k)
     total = tl.zeros([BLOCK_S, BLOCK_K], dtype=ACC)
     projected = tl.zeros([BLOCK_S, BLOCK_K], dtype=ACC)
     for step in range(tl.cdiv(splits, BLOCK_S)):
         split = step * BLOCK_S + tl.arange(0, BLOCK_S)
         mask = (split < splits)[:, None] & mask_k[None, :]
-        at = keep_in_range(split.to(tl.int64) * 2 * channels, split < splits)[:, None] + at_k[None, :]
+        at = (split.to(tl.int64) * 2 * channels)[:, None] + offs_k[None, :]
         total += tl.load(workspace_ptr + at, mask=mask, other=0.0)
         projected += tl.load(workspace_ptr + channels + at, mask=mask, other=0.0)
     inverse = load_row(coefficients_ptr + channels, offs_k, mask_k, ACC)
     dbias = tl.sum(total, axis=0)
     dweight = tl.sum(projected, axis=0) * inverse
     # The gradient's mean, and the factor of z - mean that takes out what is parallel to x̂.
-    tl.store(means_ptr + at_k, dbias / num_pixels, mask=mask_k)
-    tl.store(means_ptr + channels + at_k, dweight * inverse / num_pixels, mask=mask_k)
+    tl.store(means_ptr + offs_k, dbias / num_pixels, mask=mask_k)
+    tl.store(means_ptr + channels + offs_k, dweight * inverse / num_pixels, mask=mask_k)
     if dweight_ptr is not None:
-        tl.store(dweight_ptr + at_k, round_to(dweight, dweight_ptr.dtype.element_ty), mask=mask_k)
+        tl.store(dweight_ptr + offs_k, round_to(dweight, dweight_ptr.dtype.element_ty), mask=mask_k)
     if dbias_ptr is not None:
-        tl.store(dbias_ptr + at_k, round_to(dbias, dbias_ptr.dtype.element_ty), mask=mask_k)
+        tl.store(dbias_ptr + offs_k, round_to(dbias, dbias_ptr.dtype.element_ty), mask=mask_k)
 
 
 @triton.jit
@@ -163,7 +168,7 @@ def conv_norm_act_dnorm_kernel(
     # One program: dz (strides t) and dresidual (strides s) of BLOCK_K channels at BLOCK_P of z's pixels.
     NUM_K: tl.constexpr = (G.filters + BLOCK_K - 1) // BLOCK_K
     offs_k = ((tl.program_id(0) % NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
-    mask_k = offs_k < G.filters
+    mask_k = row_mask(offs_k, BLOCK_K, G.filters)
     offs_p = (tl.program_id(0) // NUM_K).to(OFFSET) * BLOCK_P + tl.arange(0, BLOCK_P)
     mask_p = offs_p < num_pixels
     n, d, h, w = split_index(offs_p, conv_d, conv_h, conv_w, G)
@@ -184,14 +189,14 @@ def conv_norm_act_dnorm_kernel(
     if dresidual_ptr is not None:
         at = (n * stride_sn + offset_of(d, h, w, stride_sd, stride_sh, stride_sw, G))[None, :]
         at = at + (offs_k * stride_sk)[:, None]
-        tl.store(dresidual_ptr + tl.where(mask, at, 0), round_to(grad, dresidual_ptr.dtype.element_ty), mask=mask)
+        tl.store(dresidual_ptr + at, round_to(grad, dresidual_ptr.dtype.element_ty), mask=mask)
     if dz_ptr is not None:
         if means_ptr is not None:
             grad -= load_row(means_ptr, offs_k, mask_k, ACC)[:, None]
             grad -= distance * load_row(means_ptr + G.filters, offs_k, mask_k, ACC)[:, None]
         at = (n * stride_tn + offset_of(d, h, w, stride_td, stride_th, stride_tw, G))[None, :]
         at = at + (offs_k * stride_tk)[:, None]
-        tl.store(dz_ptr + tl.where(mask, at, 0), round_to(scale * grad, dz_ptr.dtype.element_ty), mask=mask)
+        tl.store(dz_ptr + at, round_to(scale * grad, dz_ptr.dtype.element_ty), mask=mask)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from kernels.arguments import ArgumentError
 from kernels.conv_norm_act_statistics import statistics_dtype
 from kernels.conv_relu_pool_forward import conv_relu_pool_forward, empty_saved
-from kernels.device_functions import inside, keep_in_range, load_operand, offset_of, round_to, split_index, widen
+from kernels.device_functions import inside, load_operand, offset_of, round_to, split_index, widen
 from kernels.geometry import Geometry, Shapes
 from kernels.launch import (
     Layout,
@@ -31,7 +31,7 @@ from kernels.launch import (
     offset_type,
     operand_kind,
 )
-from kernels.norm_functions import load_row, normalised
+from kernels.norm_functions import load_row, normalised, row_mask
 from kernels.norm_geometry import normalise_operand, statistics_operand, without_activation
 from kernels.norm_tiles import NormTile, norm_tile
 from kernels.tiles import DepthwiseTile, ForwardTile, depthwise_tile, forward_tile
@@ -53,14 +53,14 @@ def conv_norm_act_normalise_kernel(
     NUM_K: tl.constexpr = (G.filters + BLOCK_K - 1) // BLOCK_K
     Y_DTYPE: tl.constexpr = y_ptr.dtype.element_ty
     offs_k = ((tl.program_id(0) % NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
-    mask_k = offs_k < G.filters
+    mask_k = row_mask(offs_k, BLOCK_K, G.filters)
     offs_p = (tl.program_id(0) // NUM_K).to(OFFSET) * BLOCK_P + tl.arange(0, BLOCK_P)
     mask_p = offs_p < num_outputs
     n, od, oh, ow = split_index(offs_p, out_d, out_h, out_w, G)
     mean = load_row(coefficients_ptr, offs_k, mask_k, ACC)[:, None]
     scale = load_row(coefficients_ptr + 2 * G.filters, offs_k, mask_k, ACC)[:, None]
     shift = load_row(coefficients_ptr + 3 * G.filters, offs_k, mask_k, ACC)[:, None]
-    from_k = keep_in_range(offs_k * stride_zk, mask_k)[:, None]
+    from_k = (offs_k * stride_zk)[:, None]
     best, code, winner = start_fold(BLOCK_K, BLOCK_P, ACC, G)
     for element in range(G.window):
         pd, ph, pw = window_pixel(od, oh, ow, element, G)
@@ -69,11 +69,11 @@ def conv_norm_act_normalise_kernel(
             exists = exists & inside(pd, ph, pw, conv_d, conv_h, conv_w, G)
         mask = mask_k[:, None] & exists[None, :]
         at = n * stride_zn + offset_of(pd, ph, pw, stride_zd, stride_zh, stride_zw, G)
-        z = widen(load_operand(z_ptr, from_k + keep_in_range(at, exists)[None, :], mask, ACC), ACC)
+        z = widen(load_operand(z_ptr, from_k + at[None, :], mask, ACC), ACC)
         u = normalised(z, mean, scale, shift)
         if residual_ptr is not None:
             at = n * stride_rn + offset_of(pd, ph, pw, stride_rd, stride_rh, stride_rw, G)
-            at = keep_in_range(at, exists)[None, :] + keep_in_range(offs_k * stride_rk, mask_k)[:, None]
+            at = at[None, :] + (offs_k * stride_rk)[:, None]
             u += widen(load_operand(residual_ptr, at, mask, ACC), ACC)
         u = widen(round_to(u, Y_DTYPE), ACC)  # [BLOCK_K, BLOCK_P]
         best, code, winner = fold(best, code, winner, u, element, exists, Y_DTYPE, G)

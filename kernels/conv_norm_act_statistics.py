@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.device_functions import keep_in_range, round_to
+from kernels.device_functions import round_to
 from kernels.launch import Prepared, accumulator, launch
 from kernels.norm_functions import affine_rows, load_row, merge_parts
 from kernels.norm_tiles import MERGE_CHANNELS, MERGE_PARTS, power_of_two
@@ -41,7 +41,7 @@ def conv_norm_act_merge_kernel(
     first = merged * each
     last = tl.minimum(first + each, parts)
     _, mean, squares = merge_parts(parts_ptr, first, last, chunk, total, channels, offs_k, mask_k, ACC, BLOCK_S)
-    at = merged_ptr + merged * 2 * channels + keep_in_range(offs_k, mask_k)
+    at = merged_ptr + merged * 2 * channels + offs_k
     tl.store(at, mean, mask=mask_k)
     tl.store(at + channels, squares, mask=mask_k)
 
@@ -55,7 +55,6 @@ def conv_norm_act_coefficients_kernel(
     # One program: BLOCK_K channels, from their parts (training) or from the running statistics.
     offs_k = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
     mask_k = offs_k < channels
-    at = keep_in_range(offs_k, mask_k)
     if TRAINING:
         first = tl.zeros([], dtype=tl.int64)
         last = first + parts
@@ -70,16 +69,16 @@ def conv_norm_act_coefficients_kernel(
             kept = old * load_row(running_mean_ptr, offs_k, mask_k, ACC)
             kept_var = old * load_row(running_var_ptr, offs_k, mask_k, ACC)
             DTYPE: tl.constexpr = running_mean_ptr.dtype.element_ty
-            tl.store(running_mean_ptr + at, round_to(new * mean + kept, DTYPE), mask=mask_k)
-            tl.store(running_var_ptr + at, round_to(new * unbiased + kept_var, DTYPE), mask=mask_k)
+            tl.store(running_mean_ptr + offs_k, round_to(new * mean + kept, DTYPE), mask=mask_k)
+            tl.store(running_var_ptr + offs_k, round_to(new * unbiased + kept_var, DTYPE), mask=mask_k)
     else:
         mean = load_row(running_mean_ptr, offs_k, mask_k, ACC)
         variance = load_row(running_var_ptr, offs_k, mask_k, ACC)
     inverse, scale, shift = affine_rows(weight_ptr, bias_ptr, variance, offs_k, mask_k, ACC, EPS)
-    tl.store(coefficients_ptr + at, mean, mask=mask_k)
-    tl.store(coefficients_ptr + channels + at, inverse, mask=mask_k)
-    tl.store(coefficients_ptr + 2 * channels + at, scale, mask=mask_k)
-    tl.store(coefficients_ptr + 3 * channels + at, shift, mask=mask_k)
+    tl.store(coefficients_ptr + offs_k, mean, mask=mask_k)
+    tl.store(coefficients_ptr + channels + offs_k, inverse, mask=mask_k)
+    tl.store(coefficients_ptr + 2 * channels + offs_k, scale, mask=mask_k)
+    tl.store(coefficients_ptr + 3 * channels + offs_k, shift, mask=mask_k)
 
 
 def statistics_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
 from kernels.geometry import Geometry, Shapes
 from kernels.launch import current_target, operand_kind
 from kernels.memory_format import empty_in_format
+from kernels.norm_compile_cases import NORM_CASES, SQUEEZE_EXCITE, launch_norm_case, launch_squeeze_excite
 from kernels.pooling import MaxPool
 
 _TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32, "fp32": torch.float32}
@@ -94,8 +96,23 @@ def compile_cases(target: str, names: tuple[str, ...] = ()) -> Iterator[Row]:
                 if compiled.hash not in seen:
                     seen.add(compiled.hash)
                     yield _row(target, case.name, dtype, kernel, compiled, keywords)
+    yield from _compile_norm_cases(target, names, seen)
     if not names:
         yield from _compile_tiles(target, seen)
+
+
+def _compile_norm_cases(target: str, names: tuple[str, ...], seen: set[str]) -> Iterator[Row]:
+    """The layers with a norm, of those named or all."""
+    work = [(case.name, dtype, partial(launch_norm_case, case)) for case in NORM_CASES for dtype in case.dtypes]
+    for name, dtype, launch_case in [*work, (SQUEEZE_EXCITE, "bf16", launch_squeeze_excite)]:
+        if names and name not in names:
+            continue
+        with _collecting(dtype) as done:
+            launch_case(_TORCH_DTYPES[dtype])
+        for kernel, compiled, keywords in done:
+            if compiled.hash not in seen:
+                seen.add(compiled.hash)
+                yield _row(target, name, dtype, kernel, compiled, keywords)
 
 
 def _compile_tiles(target: str, seen: set[str]) -> Iterator[Row]:
@@ -226,7 +243,7 @@ def _row(target: str, case: str, dtype: str, kernel: str, compiled: Any, keyword
         problems.append("spills")
     if shared > limits.shared_block:
         problems.append(f"shared memory over {limits.shared_block}")
-    passes = ("reduce", "depthwise", "epilogue", "unpool")
+    passes = ("reduce", "depthwise", "epilogue", "unpool", "conv_norm_act", "squeeze_excite", "global_average_pool")
     multiplies = not any(word in kernel for word in passes) and keywords.get("NEEDS_WEIGHT", True)
     if multiplies and dtype != "fp32" and not tensor:
         problems.append("no tensor-core instruction")

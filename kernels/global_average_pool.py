@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 
 from kernels.arguments import DTYPES, ArgumentError, check_backend
-from kernels.device_functions import keep_in_range, load_operand, offset_of, split_index, widen
+from kernels.device_functions import load_operand, offset_of, split_index, widen
 from kernels.image_functions import (
     empty_sums,
     image_grid,
@@ -46,21 +46,26 @@ def global_average_pool_kernel(
 ):  # fmt: skip
     # One program: the sums of BLOCK_C channels of one image over one share of its pixels.
     n, offs_c, mask_c = image_rows(channels, BLOCK_C)
-    row = n * channels + keep_in_range(offs_c, mask_c)
-    from_c = keep_in_range(offs_c.to(OFFSET) * stride_xc, mask_c)[:, None]
+    row = n * channels + offs_c
+    from_c = (offs_c.to(OFFSET) * stride_xc)[:, None]
     total = tl.zeros([BLOCK_C, BLOCK_P], dtype=ACC)
     start = tl.program_id(1) * pixels_per_split
     for step in range(tl.cdiv(pixels_per_split, BLOCK_P)):
         offs_p = (start + step * BLOCK_P + tl.arange(0, BLOCK_P)).to(OFFSET)
         mask_p = (offs_p < pixels) & (offs_p < start + pixels_per_split)
         _, d, h, w = split_index(offs_p, size_d, size_h, size_w, G)
-        at = keep_in_range(offset_of(d, h, w, stride_xd, stride_xh, stride_xw, G), mask_p)[None, :] + from_c
+        at = offset_of(d, h, w, stride_xd, stride_xh, stride_xw, G)[None, :] + from_c
         total += widen(load_operand(x_ptr + n * stride_xn, at, mask_c[:, None] & mask_p[None, :], ACC), ACC)
     tl.store(workspace_ptr + tl.program_id(1) * num_rows + row, tl.sum(total, axis=1), mask=mask_c)
 
 
 def _forward(x: Tensor) -> Tensor:
     check_device(x)
+    return average(x)
+
+
+def average(x: Tensor) -> Tensor:
+    """Launch forward: (N, C, 1, ...)."""
     y = _fake_forward(x)
     if y.numel() == 0:
         return y

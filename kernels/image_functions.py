@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.device_functions import keep_in_range, round_to, widen
+from kernels.device_functions import round_to, widen
 from kernels.launch import accumulator, five_strides, launch, layout_of, offset_type, programs_in_flight
 from kernels.norm_tiles import NormTile, norm_tile, power_of_two
 from kernels.runtime import INTERPRETED, device_function
@@ -44,15 +44,15 @@ def image_sums_reduce_kernel(
     mask = offs < num_rows
     total = tl.zeros([BLOCK], dtype=ACC)
     for split in range(splits):
-        total += tl.load(workspace_ptr + keep_in_range(split * num_rows + offs, mask), mask=mask, other=0.0)
+        total += tl.load(workspace_ptr + split * num_rows + offs, mask=mask, other=0.0)
     if gate_ptr is None:
         total = total / pixels
     else:
-        at = keep_in_range(offs // channels * stride_gn + offs % channels * stride_gc, mask)
+        at = offs // channels * stride_gn + offs % channels * stride_gc
         gate = widen(tl.load(gate_ptr + at, mask=mask, other=0.0), ACC)
         slope = 1.0 / (1.0 + tl.exp(-gate))
         total = total * slope * (1.0 - slope)
-    tl.store(sums_ptr + keep_in_range(offs, mask), round_to(total, sums_ptr.dtype.element_ty), mask=mask)
+    tl.store(sums_ptr + offs, round_to(total, sums_ptr.dtype.element_ty), mask=mask)
 
 
 def image_tile(x: Tensor) -> NormTile:

@@ -6,7 +6,7 @@ several, take every activation's side alike.
 
 import triton.language as tl
 
-from kernels.device_functions import activation_slope, keep_in_range, load_operand, offset_of, round_to, widen
+from kernels.device_functions import activation_slope, load_operand, offset_of, round_to, widen
 from kernels.runtime import device_function
 from kernels.window_functions import average_divisor
 
@@ -18,9 +18,22 @@ def normalised(z, mean, scale, shift):
 
 
 @device_function
+def row_mask(k, BLOCK: tl.constexpr, CHANNELS: tl.constexpr):
+    """Which of a program's channels k exist: a constant where blocks divide the channels, so that nothing is masked."""
+    if CHANNELS % BLOCK == 0:
+        return tl.full(k.shape, 1, tl.int1)
+    else:
+        return k < CHANNELS
+
+
+@device_function
 def load_row(ptr, k, mask_k, ACC: tl.constexpr):
-    """One value a channel, in the accumulator's type."""
-    return widen(load_operand(ptr, keep_in_range(k, mask_k), mask_k, ACC), ACC)
+    """One value a channel, in the accumulator's type.
+
+    Here and in the passes over memory offsets are not pulled into range as the convolutions' are: no loop with a
+    product turns these loads into copies that drop their mask, and left as they are they are 16 bytes wide.
+    """
+    return widen(load_operand(ptr, k, mask_k, ACC), ACC)
 
 
 @device_function
@@ -56,7 +69,7 @@ def normalise_results(
     u = normalised(z, mean[:, None], scale[:, None], shift[:, None])
     if NORM.residual:
         at = n * stride_rn + offset_of(d, h, w, stride_rd, stride_rh, stride_rw, G)
-        at = keep_in_range(at, mask_p)[None, :] + keep_in_range(k * stride_rk, mask_k)[:, None]
+        at = at[None, :] + (k * stride_rk)[:, None]
         u += widen(load_operand(residual_ptr, at, mask_k[:, None] & mask_p[None, :], ACC), ACC)
     return widen(round_to(u, DTYPE), ACC)
 
@@ -86,7 +99,7 @@ def store_statistics(
     excess = tl.sum(deviation, axis=1) / count
     squares = tl.sum(deviation * deviation, axis=1) - count * excess * excess
     squares = tl.where(squares < 0, 0.0, squares)  # not tl.maximum: NaN stays NaN
-    at = workspace_ptr + tl.where(mask_k, part.to(tl.int64) * 2 * channels + k, 0)
+    at = workspace_ptr + part.to(tl.int64) * 2 * channels + k
     tl.store(at, mean + excess, mask=mask_k)
     tl.store(at + channels, squares, mask=mask_k)
 
@@ -112,15 +125,15 @@ def merge_parts(
     mean = sum n_i m_i / n, squares = sum (squares_i + n_i (m_i - mean)^2); means are taken relative to the first
     part's, so that a large common part is not summed.
     """
-    at_k = parts_ptr + keep_in_range(k, mask_k)[None, :]
-    origin = widen(load_operand(parts_ptr + first * 2 * channels, keep_in_range(k, mask_k), mask_k, ACC), ACC)
+    at_k = parts_ptr + k[None, :]
+    origin = load_row(parts_ptr + first * 2 * channels, k, mask_k, ACC)
     steps = tl.cdiv(last - first, BLOCK_S)
     weighted = tl.zeros([BLOCK_S, k.shape[0]], dtype=ACC)
     for step in range(steps):
         part = first + step * BLOCK_S + tl.arange(0, BLOCK_S)
         mask = (part < last)[:, None] & mask_k[None, :]
         count = tl.minimum(total - part * chunk, chunk).to(ACC)[:, None]
-        mean = tl.load(at_k + keep_in_range(part * 2 * channels, part < last)[:, None], mask=mask, other=0.0)
+        mean = tl.load(at_k + (part * 2 * channels)[:, None], mask=mask, other=0.0)
         weighted += tl.where(mask, count * (mean - origin[None, :]), 0.0)
     number = tl.minimum(total, last * chunk) - first * chunk
     mean = origin + tl.sum(weighted, axis=0) / number.to(ACC)
@@ -129,7 +142,7 @@ def merge_parts(
         part = first + step * BLOCK_S + tl.arange(0, BLOCK_S)
         mask = (part < last)[:, None] & mask_k[None, :]
         count = tl.minimum(total - part * chunk, chunk).to(ACC)[:, None]
-        at = at_k + keep_in_range(part * 2 * channels, part < last)[:, None]
+        at = at_k + (part * 2 * channels)[:, None]
         distance = tl.load(at, mask=mask, other=0.0) - mean[None, :]
         within = tl.load(at + channels, mask=mask, other=0.0)
         squares += tl.where(mask, within + count * distance * distance, 0.0)

@@ -24,7 +24,7 @@ from kernels.conv_relu_pool_forward import empty_saved
 from kernels.memory_format import empty_in_format, is_channels_last, output_format
 from kernels.norm_arguments import check_norm_sizes, check_norm_tensors, split_layer
 from kernels.norm_geometry import without_activation
-from kernels.operator_implementations import check_device, or_nothing
+from kernels.operator_implementations import or_nothing
 
 Norm = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -74,7 +74,6 @@ def infer(
     x: Tensor, weight: Tensor, conv_bias: Tensor | None, residual: Tensor | None, norm: Norm, eps: float, text: str
 ) -> Tensor:
     """y with running statistics; nothing is saved. One kernel, or two where the residual is wider than x."""
-    check_device(x)
     layer = normed_layer(x.shape, weight.shape, text)
     if _y_dtype(x, residual) != x.dtype:
         return _forward(x, weight, conv_bias, residual, norm, None, eps, text)[0]
@@ -95,7 +94,6 @@ def forward(
     text: str,
 ) -> Results:
     """y and what backward needs; `momentum` None: with the running statistics, else with the batch's."""
-    check_device(x)
     y, z, conv_code, coefficients, code = _forward(x, weight, conv_bias, residual, norm, momentum, eps, text)
     return y, z, or_nothing(conv_code, x), coefficients, or_nothing(code, x)
 
@@ -142,7 +140,6 @@ def backward(
     text: str,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """Gradients at z, residual, norm weight and norm bias, those that `needs` names in this order; None for others."""
-    check_device(grad)
     layer = normed_layer(x_size, weight_size, text)
     dz, dresidual, dweight, dbias = empty_gradients(z, norm_dtype, residual_dtype, needs)
     if z.numel() == 0:

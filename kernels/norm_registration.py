@@ -20,7 +20,7 @@ from kernels import norm_implementations as implementations
 from kernels.norm_autograd import OP, autograd, autograd_training
 from kernels.norm_implementations import Norm, Results
 from kernels.operator_autograd import autograd_internal
-from kernels.operator_implementations import or_nothing
+from kernels.operator_implementations import check_device, or_nothing
 
 _TENSORS = (
     "Tensor x, Tensor weight, Tensor? norm_weight, Tensor? norm_bias, {mean} running_mean, {var} running_var, "
@@ -59,6 +59,7 @@ class _Call:
 
 def _infer(*arguments: Any) -> Tensor:
     *tensors, eps, layer = arguments
+    check_device(arguments[0])
     call = _Call(tuple(tensors))
     return implementations.infer(*call.operands, call.norm, eps, layer)
 
@@ -69,12 +70,14 @@ def _infer_training(*arguments: Any) -> Tensor:
 
 def _forward(*arguments: Any) -> Results:
     *tensors, eps, layer = arguments
+    check_device(arguments[0])
     call = _Call(tuple(tensors))
     return implementations.forward(*call.operands, call.norm, None, eps, layer)
 
 
 def _forward_training(*arguments: Any) -> Results:
     *tensors, momentum, eps, layer = arguments
+    check_device(arguments[0])
     call = _Call(tuple(tensors))
     results = implementations.forward(*call.operands, call.norm, momentum, eps, layer)
     call.updated()
@@ -95,6 +98,7 @@ def _backward(
     weight_size: list[int],
     layer: str,
 ) -> tuple[Tensor, ...]:
+    check_device(grad)
     gradients = implementations.backward(
         grad, z, code if code.dim() > 1 else None, coefficients, residual, norm_dtype, residual_dtype, training,
         (needs[0], needs[1], needs[2], needs[3]), torch.Size(x_size), torch.Size(weight_size), layer,

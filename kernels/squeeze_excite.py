@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 
 from kernels.arguments import DTYPES, ArgumentError, check_backend
-from kernels.device_functions import keep_in_range, load_operand, offset_of, round_to, split_index, widen
+from kernels.device_functions import load_operand, offset_of, round_to, split_index, widen
 from kernels.image_functions import (
     empty_sums,
     image_grid,
@@ -56,11 +56,10 @@ def squeeze_excite_kernel(
         mask_p = (offs_p < pixels) & (offs_p < start + pixels_per_split)
         _, d, h, w = split_index(offs_p, size_d, size_h, size_w, G)
         mask = mask_c[:, None] & mask_p[None, :]
-        at = keep_in_range(offset_of(d, h, w, stride_xd, stride_xh, stride_xw, G), mask_p)[None, :]
-        at = at + keep_in_range(offs_c * stride_xc, mask_c)[:, None]
+        at = offset_of(d, h, w, stride_xd, stride_xh, stride_xw, G)[None, :] + (offs_c * stride_xc)[:, None]
         y = widen(load_operand(x_ptr + n * stride_xn, at, mask, ACC), ACC) * factor
         at = offset_of(d, h, w, stride_yd, stride_yh, stride_yw, G)[None, :] + (offs_c * stride_yc)[:, None]
-        tl.store(y_ptr + n * stride_yn + tl.where(mask, at, 0), round_to(y, y_ptr.dtype.element_ty), mask=mask)
+        tl.store(y_ptr + n * stride_yn + at, round_to(y, y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -76,7 +75,7 @@ def squeeze_excite_backward_kernel(
     n, offs_c, mask_c = image_rows(channels, BLOCK_C)
     gate = load_row(gate_ptr + n * stride_sn, offs_c * stride_sc, mask_c, ACC)
     factor = (1.0 / (1.0 + tl.exp(-gate)))[:, None]
-    row = n * channels + keep_in_range(offs_c, mask_c)
+    row = n * channels + offs_c
     offs_c = offs_c.to(OFFSET)
     total = tl.zeros([BLOCK_C, BLOCK_P], dtype=ACC)
     start = tl.program_id(1) * pixels_per_split
@@ -85,16 +84,14 @@ def squeeze_excite_backward_kernel(
         mask_p = (offs_p < pixels) & (offs_p < start + pixels_per_split)
         _, d, h, w = split_index(offs_p, size_d, size_h, size_w, G)
         mask = mask_c[:, None] & mask_p[None, :]
-        at = keep_in_range(offset_of(d, h, w, stride_gd, stride_gh, stride_gw, G), mask_p)[None, :]
-        at = at + keep_in_range(offs_c * stride_gc, mask_c)[:, None]
+        at = offset_of(d, h, w, stride_gd, stride_gh, stride_gw, G)[None, :] + (offs_c * stride_gc)[:, None]
         grad = widen(load_operand(grad_ptr + n * stride_gn, at, mask, ACC), ACC)
         if dx_ptr is not None:
             at = offset_of(d, h, w, stride_yd, stride_yh, stride_yw, G)[None, :] + (offs_c * stride_yc)[:, None]
             dx = round_to(grad * factor, dx_ptr.dtype.element_ty)
-            tl.store(dx_ptr + n * stride_yn + tl.where(mask, at, 0), dx, mask=mask)
+            tl.store(dx_ptr + n * stride_yn + at, dx, mask=mask)
         if workspace_ptr is not None:
-            at = keep_in_range(offset_of(d, h, w, stride_xd, stride_xh, stride_xw, G), mask_p)[None, :]
-            at = at + keep_in_range(offs_c * stride_xc, mask_c)[:, None]
+            at = offset_of(d, h, w, stride_xd, stride_xh, stride_xw, G)[None, :] + (offs_c * stride_xc)[:, None]
             total += grad * widen(load_operand(x_ptr + n * stride_xn, at, mask, ACC), ACC)
     if workspace_ptr is not None:
         tl.store(workspace_ptr + tl.program_id(1) * num_rows + row, tl.sum(total, axis=1), mask=mask_c)
@@ -102,6 +99,11 @@ def squeeze_excite_backward_kernel(
 
 def _forward(x: Tensor, gate: Tensor) -> Tensor:
     check_device(x)
+    return excite(x, gate)
+
+
+def excite(x: Tensor, gate: Tensor) -> Tensor:
+    """Launch forward: y, in x's memory format."""
     y = _fake_forward(x, gate)
     if y.numel() == 0:
         return y
@@ -120,6 +122,11 @@ def _fake_forward(x: Tensor, gate: Tensor) -> Tensor:
 
 def _backward(grad: Tensor, x: Tensor, gate: Tensor, needs_x: bool, needs_gate: bool) -> tuple[Tensor, Tensor]:
     check_device(grad)
+    return excite_backward(grad, x, gate, needs_x, needs_gate)
+
+
+def excite_backward(grad: Tensor, x: Tensor, gate: Tensor, needs_x: bool, needs_gate: bool) -> tuple[Tensor, Tensor]:
+    """Launch backward: dx in x's memory format and dgate, each empty where it is not needed."""
     dx, dgate = _empty_gradients(x, gate, needs_x, needs_gate)
     if x.numel() == 0:
         return or_nothing(dx, grad), or_nothing(None if dgate is None else dgate.zero_(), grad)

@@ -1,0 +1,109 @@
+"""The layers with a norm that `compile_check` compiles, and the launches each of them makes.
+
+Between them: every kernel around a norm, dense and depthwise, pools before and behind it, residuals, one to three
+dimensions, both layouts, all dtypes. The convolutions' own gradients are `compile_cases`' business.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kernels.memory_format import empty_in_format
+from kernels.pooling import AvgPool, MaxPool
+
+
+@dataclass(frozen=True)
+class NormCase:
+    """A layer to compile: x and weight sizes as in `compile_cases.Case`, and `conv_norm_act`'s settings."""
+
+    name: str
+    x: tuple[int, ...]
+    weight: tuple[int, ...]
+    dtypes: tuple[str, ...] = ("bf16",)
+    settings: dict[str, Any] = field(default_factory=dict)
+    residual: bool = False
+    channels_last: bool = True
+
+
+NORM_CASES = (
+    NormCase("norm_3x3", (64, 64, 56, 56), (64, 64, 3, 3), ("bf16", "tf32"), {"padding": 1}, residual=True),
+    NormCase(
+        "norm_stem",
+        (64, 3, 224, 224),
+        (64, 3, 7, 7),
+        ("bf16",),
+        {"stride": 2, "padding": 3, "pool": MaxPool(3, 2, 1)},
+    ),
+    NormCase(
+        "norm_pool_first",
+        (64, 64, 32, 32),
+        (128, 64, 3, 3),
+        ("fp16",),
+        {"padding": 1, "pool": MaxPool(2), "pool_first": True, "activation": "gelu"},
+    ),
+    NormCase(
+        "norm_depthwise", (64, 96, 56, 56), (96, 1, 5, 5), ("bf16",), {"padding": 2, "groups": 96, "activation": "silu"}
+    ),
+    NormCase(
+        "norm_contiguous",
+        (16, 32, 28, 28),
+        (32, 32, 3, 3),
+        ("fp32",),
+        {"padding": 1, "pool": AvgPool(2)},
+        residual=True,
+        channels_last=False,
+    ),
+    NormCase(
+        "norm_video",
+        (4, 16, 16, 28, 28),
+        (32, 16, 3, 3, 3),
+        ("bf16",),
+        {"padding": 1, "pool": MaxPool(2), "activation": "silu"},
+    ),
+)
+SQUEEZE_EXCITE = "squeeze_excite"
+NORM_CASE_NAMES = (*(case.name for case in NORM_CASES), SQUEEZE_EXCITE)
+
+
+def launch_norm_case(case: NormCase, dtype: torch.dtype) -> None:
+    """Training forward and backward, and inference, on unwritten CPU tensors."""
+    from kernels import norm_implementations as implementations
+    from kernels.norm_arguments import parse_norm_layer
+
+    settings: dict[str, Any] = {
+        "stride": 1,
+        "padding": 0,
+        "dilation": 1,
+        "groups": 1,
+        "activation": "relu",
+        "pool": None,
+    }
+    settings |= {"pool_first": False} | case.settings
+    text = parse_norm_layer(case.weight[2:], **settings)
+    like = torch.empty(0, dtype=dtype)
+    x, weight = (empty_in_format(size, like, case.channels_last) for size in (case.x, case.weight))
+    layer = implementations.normed_layer(x.shape, weight.shape, text)
+    z_size = (case.x[0], case.weight[0], *layer.conv_shapes.output[3 - layer.conv.rank :])
+    residual = empty_in_format(z_size, like, case.channels_last) if case.residual else None
+    rows = [torch.empty(case.weight[0]) for _ in range(4)]
+    norm = (rows[0], rows[1], rows[2], rows[3])
+    y, z, _, coefficients, code = implementations.forward(x, weight, None, residual, norm, 0.1, 1e-5, text)
+    again = implementations.residual_for_backward(residual, text)
+    implementations.backward(
+        y, z, code if code.dim() > 1 else None, coefficients, again, torch.float32,
+        None if residual is None else dtype, True, (True, residual is not None, True, True), x.shape, weight.shape,
+        text,
+    )  # fmt: skip
+    implementations.infer(x, weight, None, residual, norm, 1e-5, text)
+
+
+def launch_squeeze_excite(dtype: torch.dtype) -> None:
+    """Squeeze-and-excite and the global average pool, forward and backward."""
+    from kernels.global_average_pool import average
+    from kernels.squeeze_excite import excite, excite_backward
+
+    x = empty_in_format((64, 96, 28, 28), torch.empty(0, dtype=dtype), True)
+    gate = x.new_empty(64, 96, 1, 1)
+    average(x)
+    excite_backward(excite(x, gate), x, gate, True, True)
