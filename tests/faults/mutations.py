@@ -5,9 +5,10 @@ lines whose fault another line makes good (`tl.minimum` under a mask, the runnin
 """
 
 from tests.faults.mutations_of_kernels import DEPTHWISE, DGRAD, FORWARD, REDUCE, WGRAD
+from tests.faults.mutations_of_passes import EPILOGUE
 from tests.faults.mutations_of_shared_functions import DEVICE, WINDOW
 
-MUTATIONS = (*FORWARD, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *WINDOW, *DEVICE)
+MUTATIONS = (*FORWARD, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *EPILOGUE, *WINDOW, *DEVICE)
 
 SAMPLE = (
     "forward_tail_of_taps_unmasked",
@@ -17,6 +18,8 @@ SAMPLE = (
     "depthwise_forward_multiplier_ignored",
     "depthwise_dgrad_row_phase_of_columns",
     "depthwise_wgrad_column_stride_of_rows",
+    "epilogue_window_bounds_swapped",
+    "unpool_gradient_of_wrong_group",
     "window_last_of_equals_wins",
     "device_masked_load_of_ones",
 )

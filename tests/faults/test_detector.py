@@ -15,9 +15,12 @@ from torch import Tensor
 
 import kernels.conv_relu_pool_depthwise
 import kernels.conv_relu_pool_dgrad
+import kernels.conv_relu_pool_epilogue
 import kernels.conv_relu_pool_forward
 import kernels.conv_relu_pool_wgrad
-from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool
+import kernels.planned_layer
+from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool, plan
+from kernels.conv_relu_pool_epilogue import PassTile
 from kernels.geometry import Geometry
 from kernels.reference import conv_relu_pool_reference
 from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, WgradTile, joint_elements
@@ -113,6 +116,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
         (kernels.conv_relu_pool_dgrad, "dgrad_tile", lambda *_: DgradTile(32, 8, 16, flat)),
         (kernels.conv_relu_pool_wgrad, "wgrad_tile", lambda *_: WgradTile(16, 32, 8, splits=3)),
         (kernels.conv_relu_pool_depthwise, "depthwise_tile", lambda *_: DepthwiseTile(8, 16, splits=3)),
+        (kernels.conv_relu_pool_epilogue, "pass_tile", lambda *_: PassTile(8, 16)),
     )
     for module, name, tile in tiles:
         monkeypatch.setattr(module, name, tile)
@@ -135,6 +139,7 @@ def check(
     *,
     close: float = 0.0,
     pattern: int = PATTERNS[0],
+    backend: str = "triton",
     **options: Any,
 ) -> None:
     """y, dx, dweight and dbias are PyTorch's within `close` (0: to the bit), and nothing outside them was written.
@@ -145,7 +150,7 @@ def check(
     x, weight, grad = followed_by_nan(x), followed_by_nan(weight), followed_by_nan(grad)
     bias = None if bias is None else followed_by_nan(bias)
     with guarded_memory(pattern) as allocations:
-        found, _ = outcome(conv_relu_pool, x, weight, bias, grad, "cpu", {**options, "backend": "triton"})
+        found, _ = outcome(conv_relu_pool, x, weight, bias, grad, "cpu", {**options, "backend": backend})
     for name, tensor in expected.items():
         explained = functools.partial("{}: {}".format, name)
         torch.testing.assert_close(found[name], tensor, rtol=close, atol=close, equal_nan=True, msg=explained)
@@ -167,6 +172,37 @@ def test_close_in_float64(case: Case) -> None:
 @pytest.mark.parametrize("case", CUT, ids=lambda case: case.name)
 def test_equal_to_the_bit_in_small_tiles(case: Case, small_tiles: bool) -> None:
     check(*integer_inputs(case, torch.float32, seed=0), pattern=PATTERNS[small_tiles], **case.options)
+
+
+AROUND = (
+    *(case for case in EXACT if case.name in ("odd", "overlap", "padded_windows", "average_bits", "no_pool", "video")),
+    Case("window_of_five", (2, 2, 31), (5, 2, 2), {"pool": MaxPool(5, 4)}),
+    Case("groups_of_bits", (1, 2, 5, 6), (22, 1, 2, 2), {"groups": 2, "pool": AvgPool(2)}),
+    *(case for case in CUT if case.name in ("cut_overlap", "cut_average_bits")),
+)
+"""Layers whose convolutions PyTorch computes: the passes around them are what is looked at."""
+
+
+@pytest.fixture
+def around_pytorch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """ "auto" is PyTorch's convolutions with this project's passes around them, bias included, as behind cuDNN."""
+    monkeypatch.setattr(kernels.planned_layer, "adds_bias", lambda *_: True)
+    epilogue, cudnn, dense = plan.Choice("epilogue"), plan.Choice("cudnn"), plan.Choice("dense")
+    with plan.use(plan.LayerPlan(forward=epilogue, dgrad=cudnn, wgrad=dense)):
+        yield
+
+
+@pytest.mark.parametrize("small_tiles", [True], ids=["small_tiles"], indirect=True)
+@pytest.mark.parametrize("case", AROUND, ids=lambda case: case.name)
+def test_equal_to_the_bit_around_pytorchs_convolution(case: Case, small_tiles: bool, around_pytorch: None) -> None:
+    check(*integer_inputs(case, torch.float32, seed=0), backend="auto", **case.options)
+
+
+def test_a_bias_is_rounded_before_windows_are_compared(around_pytorch: None) -> None:
+    """2048 + 1 is 2048 in float16, and so is 2047 + 1: a tie, which the first wins."""
+    x, weight = row([2047, 2048, 1, 0], 1, torch.float16), torch.ones(1, 1, 1, dtype=torch.float16)
+    grad = row([1, 2], 1, torch.float16)
+    check(x, weight, torch.ones(1, dtype=torch.float16), grad, pool=MaxPool(2), backend="auto")
 
 
 ONE = torch.ones(1, 1, 1)
