@@ -15,12 +15,11 @@ class Augmentation:
     """Random changes that leave the label of a kind of data right.
 
     `shift`: the most positions each way along each spatial dimension; () for no change at all. `border`: what comes
-    into view is the reflected input (`reflect`), its other end (`wrap`), or this value. `flip`: the last dimension is
-    mirrored with probability 1/2.
+    into view is the reflected input, or this value. `flip`: the last dimension is mirrored with probability 1/2.
     """
 
     shift: tuple[int, ...]
-    border: Literal["reflect", "wrap"] | float
+    border: Literal["reflect"] | float
     flip: bool = False
 
 
@@ -70,13 +69,13 @@ def _moved(
     dim: int,
     shift: torch.Tensor,
     mirrored: torch.Tensor,
-    border: Literal["reflect", "wrap"] | float,
+    border: Literal["reflect"] | float,
 ) -> torch.Tensor:
     """Each input with the (N,) `shift` along `dim`, of the mirrored input where (N,) `mirrored` says so."""
     size = inputs.shape[dim]
     positions = torch.arange(size, device=inputs.device) + rearrange(shift, "n -> n 1")  # [N, size]
     outside = (positions < 0) | (positions >= size)
-    positions = _reflected(positions, size) if border == "reflect" else positions.remainder(size)
+    positions = _reflected(positions, size)
     positions = torch.where(rearrange(mirrored, "n -> n 1"), size - 1 - positions, positions)
     along = [inputs.shape[0] if axis == 0 else size if axis == dim else 1 for axis in range(inputs.dim())]
     moved = torch.take_along_dim(inputs, positions.view(along), dim)

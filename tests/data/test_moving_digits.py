@@ -6,13 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from data import LabelledData, load_data
 from data.digits import digit_splits
-from data.moving_digits import CANVAS, FRAMES, ORDER, STEP, _clips
+from data.moving_digits import CANVAS, FRAMES, ORDER, PLACES, _clips
 
 # Columns to the right and rows down, in pixels a frame.
-MOVES = {"right": (6, -2), "left": (-6, 2), "up": (-2, -6), "down": (2, 6)}
+MOVES = {"right": (4, -2), "left": (-4, 2), "up": (-2, -4), "down": (2, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def test_shapes_types_and_names(moving: LabelledData) -> None:
     assert moving.train.inputs.shape == (4 * 1437, 1, FRAMES, CANVAS, CANVAS)
     assert moving.test.inputs.shape == (4 * 360, 1, FRAMES, CANVAS, CANVAS)
     assert moving.train.inputs.dtype == torch.uint8
-    assert (moving.num_classes, moving.in_channels, moving.input_size) == (40, 1, (10, 20, 20))
+    assert (moving.num_classes, moving.in_channels, moving.input_size) == (40, 1, (5, 26, 26))
     assert moving.class_names[:5] == ("0 right", "0 left", "0 up", "0 down", "1 right")
 
 
@@ -42,22 +43,27 @@ def test_labels_are_digit_times_direction_and_balanced(moving: LabelledData) -> 
         assert name == f"{digit.names[digit.of_class[label]]} {direction.names[direction.of_class[label]]}"
 
 
-def test_the_digit_moves_as_the_label_says(moving: LabelledData) -> None:
-    split = moving.test
-    for clip, label in zip(split.inputs[:80, 0], split.labels[:80], strict=True):
-        columns, rows = MOVES[moving.class_names[label].split()[1]]
-        for before, after in pairwise(clip):
-            assert torch.equal(before.roll((rows, columns), (0, 1)), after)
+def _corner(frame: torch.Tensor, picture: np.ndarray) -> tuple[int, int]:
+    """Row and column at which the enlarged picture, and nothing else, stands in the frame."""
+    large = torch.from_numpy(picture).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    fitting = [
+        (row, column)
+        for row in range(PLACES)
+        for column in range(PLACES)
+        if torch.equal(frame, F.pad(large, (column, PLACES - column, row, PLACES - row)))
+    ]
+    assert len(fitting) == 1
+    return fitting[0]
 
 
-def test_each_frame_holds_the_picture_and_nothing_else(moving: LabelledData) -> None:
-    (pixels, _), _ = digit_splits()
-    for number in (0, 7, 1436):
-        canvas = np.zeros((CANVAS, CANVAS), dtype=np.uint8)
-        canvas[:8, :8] = pixels[number]
-        places = {np.roll(canvas, (row, column), (0, 1)).tobytes() for row in range(CANVAS) for column in range(CANVAS)}
-        for clip in moving.train.inputs[4 * number : 4 * number + 4, 0]:
-            assert all(frame.numpy().tobytes() in places for frame in clip)
+def test_each_frame_holds_the_whole_picture_and_it_moves_as_the_label_says(moving: LabelledData) -> None:
+    _, (pixels, _) = digit_splits()
+    for number in (0, 7, 100, 359):
+        for clip in range(4 * number, 4 * number + 4):
+            columns, rows = MOVES[moving.class_names[moving.test.labels[clip]].split()[1]]
+            places = [_corner(frame, pixels[number]) for frame in moving.test.inputs[clip, 0]]
+            for (row, column), after in pairwise(places):
+                assert after == ((row + rows) % PLACES, (column + columns) % PLACES)
 
 
 def test_the_four_clips_of_a_picture_are_the_same_frames_in_four_orders(moving: LabelledData) -> None:
@@ -82,12 +88,12 @@ def test_no_single_frame_says_where_the_digit_moves(moving: LabelledData) -> Non
     directions = torch.tensor(moving.factors[1].of_class)[moving.train.labels]
     for time in range(FRAMES):
         frames = moving.train.inputs[:, 0, time].double()
-        # Where in 10 x 10 cells the brightness lies: its means for the four directions differ by chance alone.
-        cells = frames.unflatten(2, (10, 2)).unflatten(1, (10, 2)).mean((2, 4)).flatten(1)
+        # Where in 13 x 13 cells the brightness lies: its means for the four directions differ by chance alone.
+        cells = frames.unflatten(2, (13, 2)).unflatten(1, (13, 2)).mean((2, 4)).flatten(1)
         means = torch.stack([cells[directions == direction].mean(0) for direction in range(4)])
         error = cells.std(0) * (2 / 1437) ** 0.5  # standard error of a difference of two means
         worst = ((means[:, None] - means[None]) / error).abs().max()
-        assert worst < 4.5  # of 600 differences at a time; 100 cells know where a digit is much better than that
+        assert worst < 4.5  # of 1,014 differences at a time; 169 cells know where a digit is much better than that
         # A linear reader fitted to one half of the pictures guesses the direction of the other half.
         half = 4 * 718
         targets = torch.nn.functional.one_hot(directions, 4).double()
@@ -100,10 +106,10 @@ def test_starting_places_are_spread_over_the_whole_canvas() -> None:
     dot = np.zeros((4000, 8, 8), dtype=np.uint8)
     dot[:, 0, 0] = 255
     clips = _clips(dot, np.zeros(4000, dtype=np.int64), np.random.default_rng(0), False).inputs
-    counts = (clips[::4, 0, 3] > 0).sum(0)
-    assert counts.sum() == 4000
-    assert counts.min() > 0
-    assert counts.max() < 30  # 10 expected in each of 400 places
+    counts = (clips[::4, 0, 3] > 0).sum(0)[: 2 * PLACES, : 2 * PLACES]
+    counts = counts[np.ix_(*[np.flatnonzero(counts.sum(axis)) for axis in (1, 0)])]  # each dot is two by two pixels
+    assert (clips[::4, 0, 3] > 0).sum() == 4 * 4000
+    assert (np.abs(counts[::2, ::2] - counts.mean()) < counts.mean()).all()
 
 
 def test_the_clips_are_the_same_whatever_the_seed_and_in_every_version(moving: LabelledData) -> None:
@@ -112,7 +118,7 @@ def test_the_clips_are_the_same_whatever_the_seed_and_in_every_version(moving: L
     again = load_data("moving_digits", kind="video")
     assert torch.equal(moving.train.inputs, again.train.inputs)
     digest = hashlib.sha256(moving.test.inputs.numpy().tobytes() + moving.test.labels.numpy().tobytes()).hexdigest()
-    assert digest[:16] == "56fbda5e4fc42be9"
+    assert digest[:16] == "2b211d9ed81e37af"
 
 
 def test_shuffled_clips_are_the_same_frames_and_labels_in_another_order(
@@ -124,7 +130,7 @@ def test_shuffled_clips_are_the_same_frames_and_labels_in_another_order(
         after = [sorted(frame.numpy().tobytes() for frame in clip) for clip in mixed.inputs[:100, 0]]
         assert before == after
         moved = (ordered.inputs != mixed.inputs).flatten(1).any(1)
-        assert moved.double().mean() > 0.99
+        assert moved.double().mean() > 0.95  # one order in 120 is the one there was, or looks it
 
 
 def test_every_order_of_frames_is_as_likely_for_every_direction(moving: LabelledData, shuffled: LabelledData) -> None:
@@ -132,8 +138,4 @@ def test_every_order_of_frames_is_as_likely_for_every_direction(moving: Labelled
     same = (moving.train.inputs[:, :, :1] == shuffled.train.inputs).flatten(3).all(3)[:, 0]  # [clips, T]
     assert (same.sum(1) == 1).all()
     counts = torch.zeros(4, FRAMES).index_add_(0, torch.arange(len(same)) % 4, same.float())
-    assert ((counts - 143.7).abs() < 4.5 * 143.7**0.5).all()
-
-
-def test_steps_add_up_to_the_canvas() -> None:
-    assert FRAMES * STEP == CANVAS
+    assert ((counts - 287.4).abs() < 4.5 * 287.4**0.5).all()
