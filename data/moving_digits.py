@@ -34,7 +34,7 @@ SEED = 20  # of the places where clips begin and of the control's shuffling; no 
 def load_moving_digits(*, shuffle_frames: bool = False, device: torch.device | str = "cpu") -> LabelledData:
     """Each picture of `digits` moving in each direction: 5,748 clips (1, 5, 26, 26) to train on, 1,440 to test on.
 
-    The pictures are split as `digits` are, so that test clips show handwriting that training clips do not. A label is
+    The pictures are split as `digits` are, so that test clips show pictures that training clips do not. A label is
     4 x digit + direction. `shuffle_frames` is the control: each clip's frames in a random order of its own, in both
     splits, after which the direction cannot be told.
     """
