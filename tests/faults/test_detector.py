@@ -23,6 +23,7 @@ from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool, plan
 from kernels.conv_relu_pool_epilogue import PassTile
 from kernels.geometry import Geometry
 from kernels.reference import conv_relu_pool_reference
+from kernels.layer_call import forget_calls
 from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, WgradTile, joint_elements
 from tests.kernels.exact import integer_inputs, integers, outcome
 from tests.kernels.guarded_memory import PATTERNS, guarded_memory
@@ -120,6 +121,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
     )
     for module, name, tile in tiles:
         monkeypatch.setattr(module, name, tile)
+    forget_calls()  # launches made ready with other tiles
     return flat
 
 
@@ -176,7 +178,7 @@ def test_equal_to_the_bit_in_small_tiles(case: Case, small_tiles: bool) -> None:
 
 AROUND = (
     *(case for case in EXACT if case.name in ("odd", "overlap", "padded_windows", "average_bits", "no_pool", "video")),
-    Case("window_of_five", (2, 2, 31), (5, 2, 2), {"pool": MaxPool(5, 4)}),
+    Case("window_of_five", (1, 2, 17), (3, 2, 2), {"pool": AvgPool(5), "activation": None}),
     Case("groups_of_bits", (1, 2, 5, 6), (22, 1, 2, 2), {"groups": 2, "pool": AvgPool(2)}),
     *(case for case in CUT if case.name in ("cut_overlap", "cut_average_bits")),
 )
