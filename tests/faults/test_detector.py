@@ -178,7 +178,6 @@ def test_equal_to_the_bit_in_small_tiles(case: Case, small_tiles: bool) -> None:
 
 AROUND = (
     *(case for case in EXACT if case.name in ("odd", "overlap", "padded_windows", "average_bits", "no_pool", "video")),
-    Case("window_of_five", (1, 2, 17), (3, 2, 2), {"pool": AvgPool(5), "activation": None}),
     Case("groups_of_bits", (1, 2, 5, 6), (22, 1, 2, 2), {"groups": 2, "pool": AvgPool(2)}),
     *(case for case in CUT if case.name in ("cut_overlap", "cut_average_bits")),
 )
@@ -198,6 +197,17 @@ def around_pytorch(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("case", AROUND, ids=lambda case: case.name)
 def test_equal_to_the_bit_around_pytorchs_convolution(case: Case, small_tiles: bool, around_pytorch: None) -> None:
     check(*integer_inputs(case, torch.float32, seed=0), backend="auto", **case.options)
+
+
+AROUND_CLOSE = (
+    Case("window_of_five", (1, 2, 17), (3, 2, 2), {"pool": AvgPool(5)}),
+    *(case for case in CLOSE if case.name in ("silu_max", "gelu_average")),
+)
+
+
+@pytest.mark.parametrize("case", AROUND_CLOSE, ids=lambda case: case.name)
+def test_close_in_float64_around_pytorchs_convolution(case: Case, around_pytorch: None) -> None:
+    check(*integer_inputs(case, torch.float64, seed=0), close=1e-12, backend="auto", **case.options)
 
 
 def test_a_bias_is_rounded_before_windows_are_compared(around_pytorch: None) -> None:
