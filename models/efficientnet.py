@@ -139,8 +139,9 @@ class InvertedBottleneck(nn.Module):
 
 def kept_at_random(x: torch.Tensor, drop: float) -> torch.Tensor:
     """Each sample of x (N, ...) zero with probability `drop`, else divided by 1 - `drop`."""
-    kept = x.new_empty(x.shape[0]).bernoulli_(1 - drop)
-    return x * rearrange(kept / (1 - drop), "n -> n 1 1 1")
+    # Drawn in float32 whatever x is, so that one seed leaves out the same samples in every dtype.
+    kept = torch.empty(x.shape[0], device=x.device, dtype=torch.float32).bernoulli_(1 - drop)
+    return x * rearrange(kept / (1 - drop), "n -> n 1 1 1").to(x.dtype)
 
 
 class EfficientNet(nn.Module):

@@ -46,7 +46,7 @@ class _Tracer(fx.Tracer):
     """Goes through every module that is not PyTorch's or einops', fused already, or watched by hooks."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_modules=(math, einops))  # type: ignore[arg-type]  (any number, says its text)
+        super().__init__(autowrap_modules=(math, einops))  # type: ignore[arg-type]
         self.modes = _modes()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

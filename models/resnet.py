@@ -12,7 +12,7 @@ from models.registry import ModelInputs, at_least_one, register
 from models.torchvision_names import ConvNorm, start_convolution
 
 # Kind of block, blocks in each of the four stages.
-DEPTHS = {
+DEPTHS: dict[str, tuple[str, tuple[int, ...]]] = {
     "resnet18": ("basic", (2, 2, 2, 2)),
     "resnet34": ("basic", (3, 4, 6, 3)),
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
@@ -108,9 +108,12 @@ class ResNet(nn.Module):
         return self.fc(global_average_pool(x, keepdim=False, backend=self.backend))
 
 
-def _build(name: str, inputs: ModelInputs, *, width: int = 64) -> ResNet:
-    """`width`: channels of the stem and the first stage's 3x3 convolutions, doubled at every stage. Any size."""
+def _build(name: str, inputs: ModelInputs, *, width: int = 64, depth: int | None = None) -> ResNet:
+    """`width`: channels of the stem and the first stage's 3x3 convolutions, doubled at every stage. `depth`: blocks in
+    each stage, where it is not to be the network's own. Any size."""
     kind, depths = DEPTHS[name]
+    if depth is not None:
+        depths = (at_least_one("depth", depth),) * len(depths)
     return ResNet(inputs, kind, depths, at_least_one("width", width))
 
 
