@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analysis.networks import networks_table
 from analysis.records import SCHEMA_VERSION, RecordError, Records, read_records, shown_path
 from analysis.tables import all_tables
 
@@ -46,7 +47,7 @@ def record(folder: Path, out: Path) -> tuple[Records, dict[str, Any]]:
     environment["command"] = f"{sweep_command} && {shlex.join(own_command)}"
     texts = {
         f"{stem}.csv": _portable(table, here, f"runs/{name}").to_csv(index=False, lineterminator="\n")
-        for stem, table in all_tables(records).items()
+        for stem, table in (all_tables(records) | {"networks": networks_table(records)}).items()
     }
     texts["environment.json"] = json.dumps(environment, indent=2, ensure_ascii=False) + "\n"
     try:
