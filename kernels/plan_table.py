@@ -26,14 +26,7 @@ import triton
 SCHEMA_VERSION = 1
 SHIPPED = Path(__file__).parent / "tuned"
 ENVIRONMENT_VARIABLE = "TIDEPOOL_TUNED"
-_SOURCES = (
-    "conv_relu_pool_*.py",
-    "device_functions.py",
-    "window_functions.py",
-    "geometry.py",
-    "launch.py",
-    "*tiles.py",
-)
+_SOURCES = ("conv_relu_pool_*.py", "*_functions.py", "geometry.py", "launch.py", "*tiles.py")
 Entry = dict[str, Any]
 
 
