@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels.arguments import check_backend, check_channels, check_tensors, parse_layer, spatial_sizes
-from kernels.layer_call import LayerCall, layer_call
+from kernels.layer_call import KNOWN, layer_call, remember
 from kernels.operator_implementations import PLAIN_KEYS, dispatch_keys
 from kernels.operator_registration import call_direct, may_call_directly, ops
 from kernels.planned_operator import call_planned_directly, is_planned
@@ -46,12 +46,12 @@ def conv_relu_pool(
     planned = backend == "auto" and is_planned(x)
     if (planned or backend == "triton") and not torch.compiler.is_compiling():
         key = _key(x, weight, bias, stride, padding, dilation, groups, activation, pool)
-        known = _KNOWN.get(key)
+        known = KNOWN.get(key)
         if known is None:
             layer = _checked(x, weight, bias, stride, padding, dilation, groups, activation, pool)
             if key is None or x.dim() != weight.dim():
                 return _batched(x, weight, bias, layer, planned)
-            known = _remember(key, layer_call(x, weight, layer))
+            known = remember(key, layer_call(x, weight, layer))
         if may_call_directly(known):
             return (call_planned_directly if planned else call_direct)(x, weight, bias, known)
         return _batched(x, weight, bias, known.layer, planned)
@@ -72,12 +72,6 @@ def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> 
     check_channels(x, weight, bias, layer.groups)
     spatial_sizes(tuple(x.shape[-len(kernel) :]), kernel, layer)
     return layer.text()
-
-
-_KNOWN: dict[Any, LayerCall] = {}
-"""Calls on plain tensors that were checked before, by everything that the checks and the results' layouts depend on: a
-small network's step is short, and most of it would be spent here."""
-_MOST_KNOWN = 4096
 
 
 def _key(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Any:
@@ -106,13 +100,6 @@ def _key(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Any:
     except (AttributeError, TypeError):
         return None
     return key
-
-
-def _remember(key: Any, call: LayerCall) -> LayerCall:
-    if len(_KNOWN) >= _MOST_KNOWN:
-        _KNOWN.clear()
-    _KNOWN[key] = call
-    return call
 
 
 def _batched(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, planned: bool) -> Tensor:

@@ -38,6 +38,7 @@ from kernels.launch import (
     accumulator,
     five_strides,
     launch,
+    launch_prepared,
     layout_of,
     offset_type,
     programs_in_flight,
@@ -260,13 +261,17 @@ def conv_relu_pool_depthwise_forward(
         geometry, shapes, x.dtype, tile, bias is not None, layout_of(x), layout_of(weight), layout_of(y),
         None if saved is None else layout_of(saved), None if norm is None else norm.residual,
     )  # fmt: skip
-    normalising = {} if norm is None else {"norm": norm.operands, "NORM": norm.epilogue}
-    launch(
-        conv_relu_pool_depthwise_forward_kernel, launched.grid,
+    pointers = (
         x, weight, bias if bias is not None else x, y,
         code if code is not None else y, winner if winner is not None else y,
-        *launched.scalars, **launched.keywords, **normalising,
     )  # fmt: skip
+    if norm is None:
+        launch_prepared(conv_relu_pool_depthwise_forward_kernel, launched, *pointers)
+    else:
+        launch(
+            conv_relu_pool_depthwise_forward_kernel, launched.grid, *pointers,
+            *launched.scalars, **launched.keywords, norm=norm.operands, NORM=norm.epilogue,
+        )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4096)
@@ -313,10 +318,9 @@ def conv_relu_pool_depthwise_dgrad(
         geometry, shapes, grad.dtype, tile, layout_of(grad), None if extra is None else layout_of(extra),
         layout_of(weight), layout_of(dx),
     )  # fmt: skip
-    launch(
-        conv_relu_pool_depthwise_dgrad_kernel, launched.grid,
+    launch_prepared(
+        conv_relu_pool_depthwise_dgrad_kernel, launched,
         grad, code if code is not None else grad, saved if saved is not None else grad, weight, dx,
-        *launched.scalars, **launched.keywords,
     )  # fmt: skip
 
 
@@ -365,10 +369,9 @@ def conv_relu_pool_depthwise_wgrad(
         geometry, shapes, grad.dtype, tile, needs, layout_of(grad), None if extra is None else layout_of(extra),
         layout_of(x),
     )  # fmt: skip
-    launch(
-        conv_relu_pool_depthwise_wgrad_kernel, launched.grid,
+    launch_prepared(
+        conv_relu_pool_depthwise_wgrad_kernel, launched,
         grad, code if code is not None else grad, saved if saved is not None else grad, x, workspace,
-        *launched.scalars, **launched.keywords,
     )  # fmt: skip
 
 

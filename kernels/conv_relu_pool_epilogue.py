@@ -24,7 +24,7 @@ from torch import Tensor
 
 from kernels.device_functions import inside, keep_in_range, load_operand, offset_of, round_to, split_index, widen
 from kernels.geometry import Geometry, Shapes
-from kernels.launch import Layout, Prepared, accumulator, five_strides, launch, layout_of, offset_type
+from kernels.launch import Layout, Prepared, accumulator, five_strides, launch_prepared, layout_of, offset_type
 from kernels.runtime import INTERPRETED
 from kernels.window_functions import conv_gradient, fold, start_fold, store_bits, window_pixel, write_outputs
 
@@ -167,11 +167,10 @@ def conv_relu_pool_epilogue(
         geometry, shapes, conv.dtype, tile, bias is not None, layout_of(conv), layout_of(y),
         None if saved is None else layout_of(saved),
     )  # fmt: skip
-    launch(
-        conv_relu_pool_epilogue_kernel, launched.grid,
+    launch_prepared(
+        conv_relu_pool_epilogue_kernel, launched,
         conv, bias if bias is not None else conv, y,
         code if code is not None else y, winner if winner is not None else y,
-        *launched.scalars, **launched.keywords,
     )  # fmt: skip
 
 
@@ -221,10 +220,9 @@ def conv_relu_pool_unpool(
     launched = _prepare_unpool(
         geometry, shapes, grad.dtype, tile, layout_of(grad), None if extra is None else layout_of(extra), layout_of(g)
     )
-    launch(
-        conv_relu_pool_unpool_kernel, launched.grid,
+    launch_prepared(
+        conv_relu_pool_unpool_kernel, launched,
         grad, code if code is not None else grad, saved if saved is not None else grad, g,
-        *launched.scalars, **launched.keywords,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ sum. The activation itself never reaches memory.
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 import triton
@@ -16,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.conv_relu_pool_depthwise import conv_relu_pool_depthwise_forward
-from kernels.conv_relu_pool_hopper import conv_relu_pool_hopper, readable_by_tma
+from kernels.conv_relu_pool_hopper import bind_hopper, readable_by_tma
 from kernels.device_functions import (
     inside,
     keep_in_range,
@@ -38,6 +39,7 @@ from kernels.launch import (
     current_target,
     five_strides,
     launch,
+    launch_prepared,
     layout_of,
     offset_type,
     operand_kind,
@@ -234,36 +236,93 @@ def conv_relu_pool_forward(
     another kernel's raises ValueError, and a HopperTile where layer or tensors do not fit gives way to the rule's.
     `norm`: what a norm behind the convolution wants (`norm_geometry`).
     """
-    if shapes.num_outputs == 0:
+    if norm is None:
+        launch_forward = bind_forward(x, weight, bias, y, code, winner, geometry, shapes, tile)
+        launch_forward(x, weight, bias, y, code, winner)
+    elif shapes.num_outputs == 0:
         return
-    if geometry.depthwise:
+    elif geometry.depthwise:
         depthwise = tile if isinstance(tile, DepthwiseTile) else None
         conv_relu_pool_depthwise_forward(x, weight, bias, y, code, winner, geometry, shapes, depthwise, norm)
-        return
-    kind = operand_kind(x.dtype)
-    target = current_target()
-    hopper = tile if isinstance(tile, HopperTile) else None
-    if hopper is not None or (tile is None and target == HOPPER_TARGET):
-        if norm is None and fits_hopper(geometry, shapes, kind) and readable_by_tma(x, geometry):
-            hopper = hopper or hopper_tile(geometry, shapes)
-            conv_relu_pool_hopper(x, weight, bias, y, code, winner, geometry, shapes, hopper)
-            return
+    else:
+        weight = channels_innermost(weight)
+        saved = code if code is not None else winner
+        launched = _prepare_portable(x, weight, bias, y, saved, geometry, shapes, tile, norm.residual)
+        launch(
+            conv_relu_pool_forward_kernel, launched.grid, *_pointers(x, weight, bias, y, code, winner),
+            *launched.scalars, **launched.keywords, norm=norm.operands, NORM=norm.epilogue,
+        )  # fmt: skip
+
+
+def bind_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    code: Tensor | None,
+    winner: Tensor | None,
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: ForwardTile | HopperTile | DepthwiseTile | None = None,
+) -> Callable[..., None]:
+    """`conv_relu_pool_forward` made ready for tensors of these layouts, dtypes and alignment of x to 16 bytes: a
+    function of (x, weight, bias, y, code, winner) that launches and decides nothing."""
+    if shapes.num_outputs == 0:
+        return _launch_nothing
+    if geometry.depthwise:
+        depthwise = tile if isinstance(tile, DepthwiseTile) else None
+        return functools.partial(
+            conv_relu_pool_depthwise_forward, geometry=geometry, shapes=shapes, tile=depthwise, norm=None
+        )
+    if isinstance(tile, HopperTile) or (tile is None and current_target() == HOPPER_TARGET):
+        if fits_hopper(geometry, shapes, operand_kind(x.dtype)) and readable_by_tma(x, geometry):
+            chosen = tile if isinstance(tile, HopperTile) else hopper_tile(geometry, shapes)
+            return bind_hopper(x, weight, bias, y, code, winner, geometry, shapes, chosen)
         tile = None
-    weight = channels_innermost(weight)
-    tile = tile or forward_tile(geometry, shapes.num_outputs, target, kind)
+    saved = code if code is not None else winner
+    prepared = _prepare_portable(x, channels_innermost(weight), bias, y, saved, geometry, shapes, tile, None)
+
+    def launch_portable(
+        x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, code: Tensor | None, winner: Tensor | None
+    ) -> None:
+        pointers = _pointers(x, channels_innermost(weight), bias, y, code, winner)
+        launch_prepared(conv_relu_pool_forward_kernel, prepared, *pointers)
+
+    return launch_portable
+
+
+def _launch_nothing(*tensors: Tensor | None) -> None:
+    """The launch of a layer without outputs."""
+
+
+def _pointers(
+    x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, code: Tensor | None, winner: Tensor | None
+) -> tuple[Tensor, ...]:
+    """The kernel's pointers, others standing in for those that it will not look at."""
+    return (
+        x, weight, x if bias is None else bias, y, y if code is None else code, y if winner is None else winner
+    )  # fmt: skip
+
+
+def _prepare_portable(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    saved: Tensor | None,
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: ForwardTile | HopperTile | DepthwiseTile | None,
+    residual: Layout | None,
+) -> Prepared:
+    kind = operand_kind(x.dtype)
+    if tile is None or isinstance(tile, HopperTile):
+        tile = forward_tile(geometry, shapes.num_outputs, current_target(), kind)
     if not isinstance(tile, ForwardTile):
         raise ValueError(f"tile: a {type(tile).__name__} does not fit a dense layer, expected a ForwardTile")
-    saved = code if code is not None else winner
-    launched = _prepare(
+    return _prepare(
         geometry, shapes, x.dtype, kind, tile, bias is not None, layout_of(x), layout_of(weight), layout_of(y),
-        None if saved is None else layout_of(saved), None if norm is None else norm.residual,
-    )  # fmt: skip
-    normalising = {} if norm is None else {"norm": norm.operands, "NORM": norm.epilogue}
-    launch(
-        conv_relu_pool_forward_kernel, launched.grid,
-        x, weight, bias if bias is not None else x, y,
-        code if code is not None else y, winner if winner is not None else y,
-        *launched.scalars, **launched.keywords, **normalising,
+        None if saved is None else layout_of(saved), residual,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ BLOCK_W is a multiple of 8: bias, activation, pool and code are arithmetic on it
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,12 +21,12 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from kernels.device_functions import multiply_accumulate, round_to, widen
+from kernels.box_functions import finish_box
+from kernels.device_functions import multiply_accumulate, widen
 from kernels.geometry import Geometry, Shapes
 from kernels.hopper_tiles import HopperTile, programs_per_multiprocessor
-from kernels.launch import Layout, Prepared, accumulator, five_strides, launch, layout_of, offset_type
+from kernels.launch import Layout, Prepared, accumulator, five_strides, launch_prepared, layout_of, offset_type
 from kernels.runtime import INTERPRETED, device_function
-from kernels.window_functions import fold, start_fold, store_bits, window_pixel, write_outputs
 
 _INTERPRETED = tl.constexpr(INTERPRETED)
 
@@ -68,11 +69,6 @@ def _compute_tile(
     """BLOCK_K filters at BLOCK_N x BLOCK_H x BLOCK_W pixels. Filters vary fastest with the tile's number: programs that
     run at the same time share their pixels in L2."""
     NUM_K: tl.constexpr = (G.filters + BLOCK_K - 1) // BLOCK_K
-    Y_DTYPE: tl.constexpr = y_ptr.dtype.element_ty
-    WINDOW: tl.constexpr = G.window
-    BOX_H: tl.constexpr = BLOCK_H // G.window_h  # of pooled outputs
-    BOX_W: tl.constexpr = BLOCK_W // G.window_w
-    OUTPUTS: tl.constexpr = BLOCK_N * BOX_H * BOX_W
     tile_k = (tile % NUM_K) * BLOCK_K
     box = tile // NUM_K
     tiles_w = tl.cdiv(conv_w, BLOCK_W)
@@ -81,36 +77,11 @@ def _compute_tile(
     h0 = (box // tiles_w % tiles_h) * BLOCK_H
     n0 = box // (tiles_w * tiles_h) * BLOCK_N
 
-    value = _convolve(x_desc, weight_desc, tile_k, n0, h0, w0, G, ACC, BLOCK_K, BLOCK_N * BLOCK_H * BLOCK_W, BLOCK_C)
-
-    offs_k = (tile_k + tl.arange(0, BLOCK_K)).to(OFFSET)
-    mask_k = offs_k < G.filters
-    if HAS_BIAS:
-        value += widen(tl.load(bias_ptr + offs_k, mask=mask_k, other=0.0), ACC)[:, None]
-    # Rounded before windows are compared, so that ties fall where PyTorch's do.
-    value = widen(round_to(value, Y_DTYPE), ACC)  # [BLOCK_K, BLOCK_N * BLOCK_H * BLOCK_W]
-
-    offs_p = tl.arange(0, OUTPUTS)
-    n = (n0 + offs_p // (BOX_H * BOX_W)).to(OFFSET)
-    oh = h0 // G.window_h + offs_p // BOX_W % BOX_H
-    ow = w0 // G.window_w + offs_p % BOX_W
-    mask_p = (n < batch) & (oh < out_h) & (ow < out_w)
-    best, code, winner = start_fold(BLOCK_K, OUTPUTS, ACC, G)
-    for element in tl.static_range(WINDOW):
-        part = _window_element(value, element, G, BLOCK_K, BLOCK_N * BOX_H, BOX_W)
-        _, ph, pw = window_pixel(oh * 0, oh, ow, element, G)
-        if G.partial_windows:
-            exists = (ph < conv_h) & (pw < conv_w)
-        else:
-            exists = tl.full([OUTPUTS], True, dtype=tl.int1)  # of a window that is stored every element does
-        if SAVE and G.saves_bits:
-            at = n * stride_en + ph * stride_eh + pw * stride_ew
-            store_bits(code_ptr, part, at, exists & mask_p, offs_k, 0, stride_ek, G, BLOCK_K)
-        best, code, winner = fold(best, code, winner, part, element, exists, Y_DTYPE, G)
-    write_outputs(
-        y_ptr, code_ptr, winner_ptr, best, code, winner, offs_k, mask_k, n, oh * 0, oh, ow, mask_p, 1, conv_h, conv_w,
-        stride_yn, stride_yk, 0, stride_yh, stride_yw,
-        stride_en, stride_ek, 0, stride_eh, stride_ew, G, SAVE,
+    acc = _convolve(x_desc, weight_desc, tile_k, n0, h0, w0, G, ACC, BLOCK_K, BLOCK_N * BLOCK_H * BLOCK_W, BLOCK_C)
+    finish_box(
+        acc, y_ptr, code_ptr, winner_ptr, bias_ptr, tile_k, n0, h0, w0, batch, conv_h, conv_w, out_h, out_w,
+        stride_yn, stride_yk, stride_yh, stride_yw, stride_en, stride_ek, stride_eh, stride_ew,
+        G, ACC, OFFSET, HAS_BIAS, SAVE, BLOCK_K, BLOCK_N, BLOCK_H, BLOCK_W,
     )  # fmt: skip
 
 
@@ -146,28 +117,7 @@ def _as_operand(value, ACC: tl.constexpr):
         return value
 
 
-@device_function
-def _window_element(
-    value, ELEMENT: tl.constexpr, G: tl.constexpr, BLOCK_K: tl.constexpr, ROWS: tl.constexpr, BOX_W: tl.constexpr
-):  # fmt: skip
-    """One element of every window, [BLOCK_K, ROWS * BOX_W], of pixels [BLOCK_K, ROWS * 2 * BOX_W * 2]: a choice among
-    a thread's registers, no data moves."""
-    if G.window == 1:
-        return value
-    else:
-        split = tl.permute(tl.reshape(value, [BLOCK_K, ROWS, 2, BOX_W, 2]), (0, 1, 3, 2, 4))
-        left, right = tl.split(split)
-        side = left
-        if ELEMENT % 2 == 1:
-            side = right
-        upper, lower = tl.split(side)
-        if ELEMENT // 2 == 0:
-            return tl.reshape(upper, [BLOCK_K, ROWS * BOX_W])
-        else:
-            return tl.reshape(lower, [BLOCK_K, ROWS * BOX_W])
-
-
-def conv_relu_pool_hopper(
+def bind_hopper(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -177,22 +127,27 @@ def conv_relu_pool_hopper(
     geometry: Geometry,
     shapes: Shapes,
     tile: HopperTile,
-) -> None:
-    """Launch the kernel; arguments as `conv_relu_pool_forward`'s, for layers that `fits_hopper` accepts and an x that
-    `readable_by_tma` does."""
-    weight = _packed(weight, tile.block_c)
+) -> Callable[..., None]:
+    """The kernel's launch for tensors laid out as these; arguments as `bind_forward`'s, for layers that `fits_hopper`
+    accepts and an x that `readable_by_tma` does."""
     saved = code if code is not None else winner
-    launched = _prepare(
+    prepared = _prepare(
         geometry, shapes, x.dtype, tile, bias is not None, _multiprocessors(x.device), layout_of(y),
         None if saved is None else layout_of(saved),
     )  # fmt: skip
-    x_desc = _descriptor(x, *_view_of_x(layout_of(x), geometry, tile))
-    weight_desc = _descriptor(weight, *_view_of_weight(weight.shape, tile))
-    launch(
-        conv_relu_pool_hopper_kernel, launched.grid,
-        y, code if code is not None else y, winner if winner is not None else y, bias if bias is not None else y,
-        x_desc, weight_desc, *launched.scalars, **launched.keywords,
-    )  # fmt: skip
+    view_of_x = _view_of_x(layout_of(x), geometry, tile)
+
+    def launch(
+        x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, code: Tensor | None, winner: Tensor | None
+    ) -> None:
+        weight = _packed(weight, tile.block_c)
+        launch_prepared(
+            conv_relu_pool_hopper_kernel, prepared,
+            y, code if code is not None else y, winner if winner is not None else y, bias if bias is not None else y,
+            _descriptor(x, *view_of_x), _descriptor(weight, *_view_of_weight(weight.shape, tile)),
+        )  # fmt: skip
+
+    return launch
 
 
 def readable_by_tma(x: Tensor, geometry: Geometry) -> bool:

@@ -54,8 +54,9 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **kwargs: Any) -> Non
     _launcher(kernel, grid, *args, **kwargs)
 
 
-def launch_prepared(kernel: Any, prepared: "Prepared", *tensors: Tensor) -> None:
-    """Run `kernel` on `tensors`, the pointers its signature begins with, and what `prepared` holds of the rest.
+def launch_prepared(kernel: Any, prepared: "Prepared", *tensors: Any) -> None:
+    """Run `kernel` on `tensors`, the pointers (a tensor first) and tensor descriptors that its signature begins with,
+    and what `prepared` holds of the rest.
 
     On a GPU the compiled kernel is kept with `prepared` and called directly from the second launch on: Triton looks a
     kernel up by every argument at every launch. What it would have looked at is fixed by `prepared`, but for the
@@ -72,9 +73,10 @@ def launch_prepared(kernel: Any, prepared: "Prepared", *tensors: Tensor) -> None
         launch_compiled(kernel, prepared, device, tensors)
 
 
-def launch_compiled(kernel: Any, prepared: "Prepared", device: int, tensors: tuple[Tensor, ...]) -> None:
+def launch_compiled(kernel: Any, prepared: "Prepared", device: int, tensors: tuple[Any, ...]) -> None:
     """`launch_prepared` on the current device, a GPU."""
-    key = (device, *[(t.dtype, t.data_ptr() % 16 == 0) for t in tensors])
+    # What is no tensor is a tensor descriptor, whose address is always such a multiple.
+    key = (device, *[(t.dtype, t.data_ptr() % 16 == 0) for t in tensors if isinstance(t, Tensor)])
     compiled = prepared.compiled.get(key)
     if compiled is None:
         compiled = kernel[prepared.grid](*tensors, *prepared.scalars, **prepared.keywords)
@@ -164,11 +166,11 @@ class Prepared:
         return (*self.grid, 1, 1)[:3]
 
     def constants(self, kernel: Any, num_tensors: int) -> tuple[Any, ...]:
-        """The kernel's constexprs in the order of its signature, where they follow tensors and scalars."""
+        """The kernel's other arguments in the order of its signature, where they follow tensors and scalars."""
         known = self.compiled.get("constants")
         if known is None:
-            names = kernel.arg_names[num_tensors + len(self.scalars) :]
-            known = self.compiled["constants"] = tuple([self.keywords[name] for name in names])
+            rest = list(kernel.signature.parameters.values())[num_tensors + len(self.scalars) :]
+            known = self.compiled["constants"] = tuple([self.keywords.get(p.name, p.default) for p in rest])
         return known
 
 

@@ -1,7 +1,9 @@
 """What a call of the op needs besides its tensors, worked out once per layer, sizes, layouts, dtype and device."""
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +35,8 @@ class LayerCall:
     """A layer met with tensors of given sizes and strides: its geometry and the results to allocate.
 
     `code` and `winner` are what forward saves for backward (None: nothing). `smooth_average`: backward computes the
-    convolution again. `device_type` is what autocast asks by.
+    convolution again. `device_type` is what autocast asks by. `launches`: kernels made ready, by what they depend on
+    besides.
     """
 
     layer: str
@@ -46,6 +49,7 @@ class LayerCall:
     x_channels_last: bool
     smooth_average: bool
     device_type: str
+    launches: dict[Any, Callable[..., None]] = field(default_factory=dict)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -95,3 +99,23 @@ def _layer_call(
 
 def _blank(tensor: Tensor, device: torch.device, zeroed: bool = False) -> Blank:
     return Blank(tensor.shape, tensor.stride(), tensor.dtype, device, zeroed)
+
+
+KNOWN: dict[Any, LayerCall] = {}
+"""Calls on plain tensors that were checked before, by everything that the checks and the results' layouts depend on: a
+small network's step is short, and most of it would be spent there."""
+_MOST_KNOWN = 4096
+
+
+def remember(key: Any, call: LayerCall) -> LayerCall:
+    """Keep the call under its key."""
+    if len(KNOWN) >= _MOST_KNOWN:
+        KNOWN.clear()
+    KNOWN[key] = call
+    return call
+
+
+def forget_calls() -> None:
+    """Forget every call and the launches made ready with it: for tests that change what a launch would decide."""
+    KNOWN.clear()
+    _layer_call.cache_clear()

@@ -17,9 +17,10 @@ from kernels.arguments import (
     spatial_sizes,
 )
 from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
-from kernels.conv_relu_pool_forward import conv_relu_pool_forward, empty_saved
+from kernels.conv_relu_pool_forward import bind_forward, empty_saved
 from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
 from kernels.geometry import Geometry, Shapes
+from kernels.launch import operand_kind
 from kernels.layer_call import LayerCall, geometry_of, layer_call
 from kernels.memory_format import empty_in_format, output_format
 from kernels.runtime import INTERPRETED
@@ -85,7 +86,7 @@ def or_nothing(tensor: Tensor | None, like: Tensor) -> Tensor:
 def run_inference(x: Tensor, weight: Tensor, bias: Tensor | None, call: LayerCall) -> Tensor:
     """The layer's result; nothing is saved."""
     y = call.y.allocate()
-    conv_relu_pool_forward(x, weight, bias, y, None, None, call.geometry, call.shapes)
+    _launch_forward(x, weight, bias, y, None, None, call)
     return y
 
 
@@ -96,8 +97,26 @@ def run_forward(
     y = call.y.allocate()
     code = None if call.code is None else call.code.allocate()
     winner = None if call.winner is None else call.winner.allocate()
-    conv_relu_pool_forward(x, weight, bias, y, code, winner, call.geometry, call.shapes)
+    _launch_forward(x, weight, bias, y, code, winner, call)
     return y, code, winner
+
+
+def _launch_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    code: Tensor | None,
+    winner: Tensor | None,
+    call: LayerCall,
+) -> None:
+    # Besides the layouts, which `call` stands for: what is saved, the bias, float32's precision, x's alignment.
+    key = (code is None and winner is None, bias is None, operand_kind(x.dtype), x.data_ptr() % 16 == 0)
+    launch = call.launches.get(key)
+    if launch is None:
+        launch = bind_forward(x, weight, bias, y, code, winner, call.geometry, call.shapes)
+        call.launches[key] = launch
+    launch(x, weight, bias, y, code, winner)
 
 
 def input_gradient(grad: Tensor, code: Tensor | None, saved: Tensor | None, weight: Tensor, call: LayerCall) -> Tensor:

@@ -22,8 +22,8 @@ import kernels.planned_layer
 from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool, plan
 from kernels.conv_relu_pool_epilogue import PassTile
 from kernels.geometry import Geometry
-from kernels.reference import conv_relu_pool_reference
 from kernels.layer_call import forget_calls
+from kernels.reference import conv_relu_pool_reference
 from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, WgradTile, joint_elements
 from tests.kernels.exact import integer_inputs, integers, outcome
 from tests.kernels.guarded_memory import PATTERNS, guarded_memory

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kernels.layer_call import forget_calls
 from tests.kernels.exact import DEVICE
 
 LAYERS = (
@@ -58,6 +59,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning"))
             # PyTorch's side of padding="same".
             item.add_marker(pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_launches() -> None:
+    """No launch made ready in another test, which may have changed what it would decide."""
+    forget_calls()
 
 
 @pytest.fixture

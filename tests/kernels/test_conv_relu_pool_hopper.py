@@ -8,6 +8,7 @@ import torch
 
 import kernels.conv_relu_pool_forward
 import kernels.launch
+import kernels.layer_call
 from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool
 from kernels.conv_relu_pool_hopper import readable_by_tma
 from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper
@@ -68,11 +69,13 @@ def force(monkeypatch: pytest.MonkeyPatch) -> Iterator[Force]:
     def use(tile: HopperTile) -> None:
         monkeypatch.setattr(kernels.conv_relu_pool_forward, "current_target", lambda: HOPPER_TARGET)
         monkeypatch.setattr(kernels.conv_relu_pool_forward, "hopper_tile", lambda *_: tile)
+        kernels.layer_call.forget_calls()  # launches made ready for another tile
         forced.append(tile)
 
     kernels.launch.replace_launcher(spy)
     yield use
     kernels.launch.replace_launcher(None)
+    kernels.layer_call.forget_calls()
     for tile in forced:
         assert any(
             name == "conv_relu_pool_hopper_kernel"
