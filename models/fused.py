@@ -10,7 +10,7 @@ arithmetic: batches are counted, and a norm's momentum may be a cumulative avera
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -41,19 +41,19 @@ NormHolder = torch.nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a fused op: sizes and settings, without the tensors."""
+    """One call of a fused op (or of `linear`, which `models.coverage` adds): sizes and settings, without the tensors it
+    was given."""
 
     op: str
     x_size: tuple[int, ...]
     y_size: tuple[int, ...]
     backend: str
     dtype: torch.dtype
-    weight_size: tuple[int, ...] = ()
-    stride: Size = 1
-    padding: Size | str = 0
-    dilation: Size = 1
-    groups: int = 1
-    bias: bool = False
+    differentiated: bool
+    """Whether a gradient is wanted at x."""
+    conv: ConvolutionHolder | None = None
+    norm: NormHolder | None = None
+    linear: torch.nn.Linear | None = None
     residual: bool = False
     activation: str | None = None
     pool: Pool = None
@@ -101,7 +101,7 @@ def conv_relu_pool(
         backend=backend,
     )
     if _recorders:
-        _record(_described("conv_relu_pool", x, conv, y, activation, pool, backend))
+        _record(_call("conv_relu_pool", x, y, backend, conv=conv, activation=activation, pool=pool))
     return y
 
 
@@ -151,9 +151,9 @@ def conv_norm_act(
         backend=backend,
     )
     if _recorders:
-        residual_given = residual is not None
-        call = _described("conv_norm_act", x, conv, y, activation, pool, backend, residual_given, pool_first)
-        _record(call)
+        settings: dict[str, Any] = {"activation": activation, "pool": pool, "pool_first": pool_first}
+        has_residual = residual is not None
+        _record(_call("conv_norm_act", x, y, backend, conv=conv, norm=norm, residual=has_residual, **settings))
     return y
 
 
@@ -161,7 +161,7 @@ def global_average_pool(x: Tensor, *, keepdim: bool = True, backend: str) -> Ten
     """Mean over the spatial dimensions: (N, C, *spatial) -> (N, C, 1, ...), or (N, C) without `keepdim`."""
     y = kernels.global_average_pool(x, keepdim=keepdim, backend=backend)
     if _recorders:
-        _record(Call("global_average_pool", tuple(x.shape), tuple(y.shape), backend, x.dtype))
+        _record(_call("global_average_pool", x, y, backend))
     return y
 
 
@@ -169,35 +169,9 @@ def squeeze_excite(x: Tensor, gate: Tensor, *, backend: str) -> Tensor:
     """x * sigmoid(gate): x (N, C, *spatial), gate (N, C, 1, ...)."""
     y = kernels.squeeze_excite(x, gate, backend=backend)
     if _recorders:
-        _record(Call("squeeze_excite", tuple(x.shape), tuple(y.shape), backend, x.dtype))
+        _record(_call("squeeze_excite", x, y, backend))
     return y
 
 
-def _described(
-    op: str,
-    x: Tensor,
-    conv: ConvolutionHolder,
-    y: Tensor,
-    activation: str | None,
-    pool: Pool,
-    backend: str,
-    residual: bool = False,
-    pool_first: bool = False,
-) -> Call:
-    return Call(
-        op,
-        tuple(x.shape),
-        tuple(y.shape),
-        backend,
-        x.dtype,
-        weight_size=tuple(conv.weight.shape),
-        stride=conv.stride,
-        padding=conv.padding,
-        dilation=conv.dilation,
-        groups=conv.groups,
-        bias=conv.bias is not None,
-        residual=residual,
-        activation=activation,
-        pool=pool,
-        pool_first=pool_first,
-    )
+def _call(op: str, x: Tensor, y: Tensor, backend: str, **settings: Any) -> Call:
+    return Call(op, tuple(x.shape), tuple(y.shape), backend, x.dtype, x.requires_grad, **settings)
