@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.conv_relu_pool_depthwise import conv_relu_pool_depthwise_dgrad
+from kernels.conv_relu_pool_windowed_dgrad import conv_relu_pool_windowed_dgrad
 from kernels.device_functions import (
     as_operand,
     exact_quotient,
@@ -40,7 +41,7 @@ from kernels.launch import (
     channels_innermost,
     current_target,
     five_strides,
-    launch,
+    launch_prepared,
     layout_of,
     offset_type,
     operand_kind,
@@ -48,6 +49,8 @@ from kernels.launch import (
 )
 from kernels.tiles import DgradTile, dgrad_tile
 from kernels.window_functions import conv_gradient
+from kernels.windowed_functions import channel_mask, keep_channels
+from kernels.windowed_tiles import WindowedDgradTile
 
 
 @triton.jit
@@ -75,7 +78,7 @@ def conv_relu_pool_dgrad_kernel(
     phase_d = phase // (G.stride_w * G.stride_h)
 
     offs_c = ((tl.program_id(0) % NUM_C) * BLOCK_C + tl.arange(0, BLOCK_C)).to(OFFSET)
-    mask_c = offs_c < G.channels
+    mask_c = channel_mask(offs_c, BLOCK_C, G.channels)
     offs_p = (tl.program_id(0) // NUM_C).to(OFFSET) * BLOCK_P + tl.arange(0, BLOCK_P)
     n, d, h, w = split_index(
         offs_p, tl.cdiv(in_d, G.stride_d), tl.cdiv(in_h, G.stride_h), tl.cdiv(in_w, G.stride_w), G
@@ -104,7 +107,9 @@ def conv_relu_pool_dgrad_kernel(
             offs_k = (flat % G.filters).to(OFFSET)
             md, mh, mw = split_phase_tap(flat // G.filters, G)
             rd, rh, rw = phase_tap(first_d, first_h, first_w, md, mh, mw, G)
-            mask_k = (flat < TAPS * G.filters) & (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)
+            exists = (flat < TAPS * G.filters) & (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)
+            mask_k = exists
+            ok_p = mask_p
             pd = base_d[:, None] - (md * (G.tap_step_d * G.dilation_d // G.stride_d))[None, :]
             ph = base_h[:, None] - (mh * (G.tap_step_h * G.dilation_h // G.stride_h))[None, :]
             pw = base_w[:, None] - (mw * (G.tap_step_w * G.dilation_w // G.stride_w))[None, :]
@@ -112,26 +117,29 @@ def conv_relu_pool_dgrad_kernel(
             offs_k = ((step % BLOCKS_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
             md, mh, mw = split_phase_tap(step // BLOCKS_K, G)
             rd, rh, rw = phase_tap(first_d, first_h, first_w, md, mh, mw, G)
-            mask_k = (offs_k < G.filters) & (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)
+            exists = (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)
+            mask_k = channel_mask(offs_k, BLOCK_K, G.filters)
+            ok_p = mask_p & exists
             pd = (base_d - md * (G.tap_step_d * G.dilation_d // G.stride_d))[:, None]
             ph = (base_h - mh * (G.tap_step_h * G.dilation_h // G.stride_h))[:, None]
             pw = (base_w - mw * (G.tap_step_w * G.dilation_w // G.stride_w))[:, None]
         grad = conv_gradient(
             grad_ptr, code_ptr, saved_ptr,
-            n[:, None], pd, ph, pw, mask_p[:, None] & inside(pd, ph, pw, conv_d, conv_h, conv_w, G),
+            n[:, None], pd, ph, pw, ok_p[:, None] & inside(pd, ph, pw, conv_d, conv_h, conv_w, G),
             offs_k[None, :], mask_k[None, :], conv_d, conv_h, conv_w, out_d, out_h, out_w,
             stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
             stride_en, stride_ek, stride_ed, stride_eh, stride_ew, G, ACC,
         )  # fmt: skip  [BLOCK_P, BLOCK_K]
         from_k = offs_k * stride_wk + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
-        at = keep_in_range(from_k, mask_k)[:, None] + keep_in_range(offs_c * stride_wc, mask_c)[None, :]
+        from_c = keep_channels(offs_c, mask_c, G.channels) * stride_wc
+        at = keep_in_range(from_k, mask_k & exists)[:, None] + from_c[None, :]
         weight = load_operand(weight_ptr, at, mask_k[:, None] & mask_c[None, :], ACC)  # [BLOCK_K, BLOCK_C]
         acc = multiply_accumulate(as_operand(grad, DTYPE, ACC), weight, acc, PRECISION)
 
     mask = mask_p[:, None] & mask_c[None, :]
     from_p = n * stride_xn + offset_of(d, h, w, stride_xd, stride_xh, stride_xw, G)
     at = from_p[:, None] + ((group * G.channels + offs_c) * stride_xc)[None, :]
-    tl.store(dx_ptr + tl.where(mask, at, 0), round_to(acc, DTYPE), mask=mask)
+    tl.store(dx_ptr + at, round_to(acc, DTYPE), mask=mask)
 
 
 def conv_relu_pool_dgrad(
@@ -142,7 +150,7 @@ def conv_relu_pool_dgrad(
     dx: Tensor,
     geometry: Geometry,
     shapes: Shapes,
-    tile: DgradTile | None = None,
+    tile: DgradTile | WindowedDgradTile | None = None,
 ) -> None:
     """Launch the input gradient into `dx` (N, C, *spatial).
 
@@ -157,15 +165,17 @@ def conv_relu_pool_dgrad(
     weight = channels_innermost(weight)
     kind = operand_kind(grad.dtype)
     tile = tile or dgrad_tile(geometry, shapes.phase_pixels(geometry), current_target(), kind)
+    if isinstance(tile, WindowedDgradTile):
+        conv_relu_pool_windowed_dgrad(grad, code, weight, dx, geometry, shapes, tile)
+        return
     extra = code if code is not None else saved
     launched = _prepare(
         geometry, shapes, grad.dtype, kind, tile, layout_of(grad), None if extra is None else layout_of(extra),
         layout_of(weight), layout_of(dx),
     )  # fmt: skip
-    launch(
-        conv_relu_pool_dgrad_kernel, launched.grid,
+    launch_prepared(
+        conv_relu_pool_dgrad_kernel, launched,
         grad, code if code is not None else grad, saved if saved is not None else grad, weight, dx,
-        *launched.scalars, **launched.keywords,
     )  # fmt: skip
 
 

@@ -17,10 +17,10 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.conv_relu_pool_depthwise import conv_relu_pool_depthwise_wgrad, depthwise_wgrad_tile
+from kernels.conv_relu_pool_windowed_wgrad import conv_relu_pool_windowed_wgrad
 from kernels.device_functions import (
     as_operand,
     inside,
-    keep_in_range,
     load_operand,
     multiply_accumulate,
     offset_of,
@@ -36,7 +36,7 @@ from kernels.launch import (
     accumulator,
     current_target,
     five_strides,
-    launch,
+    launch_prepared,
     layout_of,
     offset_type,
     operand_kind,
@@ -46,6 +46,8 @@ from kernels.launch import (
 from kernels.runtime import INTERPRETED
 from kernels.tiles import WgradTile, wgrad_tile
 from kernels.window_functions import conv_gradient
+from kernels.windowed_functions import channel_mask, channels_in_range
+from kernels.windowed_tiles import WindowedWgradTile
 
 _REDUCE_BLOCK = 256
 
@@ -70,7 +72,7 @@ def conv_relu_pool_wgrad_kernel(
     split = tl.program_id(1).to(OFFSET)
     group = tl.program_id(2).to(OFFSET)
     offs_k = ((tl.program_id(0) % NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
-    mask_k = offs_k < G.filters
+    mask_k = channel_mask(offs_k, BLOCK_K, G.filters)
     column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     mask_n = column < COLUMNS
     offs_c = (column % G.channels).to(OFFSET)
@@ -79,6 +81,8 @@ def conv_relu_pool_wgrad_kernel(
     tap_h = rh * G.dilation_h - G.padding_h
     tap_w = rw * G.dilation_w - G.padding_w
     from_n = offs_c * stride_xc + offset_of(tap_d, tap_h, tap_w, stride_xd, stride_xh, stride_xw, G)
+
+    in_range = channels_in_range(column, G.channels).to(OFFSET) * stride_xc
 
     grad_ptr += group * G.filters * stride_gk
     code_ptr += group * G.code_channels * stride_ek
@@ -107,7 +111,8 @@ def conv_relu_pool_wgrad_kernel(
             w = from_w[:, None] + tap_w[None, :]
             mask = (mask_p[:, None] & mask_n[None, :]) & inside(d, h, w, in_d, in_h, in_w, G)
             from_p = n * stride_xn + offset_of(from_d, from_h, from_w, stride_xd, stride_xh, stride_xw, G)
-            at = keep_in_range(from_p[:, None] + from_n[None, :], mask)
+            # Masked offsets are brought into range as in `keep_channels`: contiguous along the channels.
+            at = tl.where(mask, from_p[:, None] + from_n[None, :], in_range[None, :])
             x = load_operand(x_ptr, at, mask, ACC)  # [BLOCK_P, BLOCK_N]
             acc = multiply_accumulate(as_operand(grad, DTYPE, ACC), x, acc, PRECISION)
         if NEEDS_BIAS and tile_n == 0:
@@ -117,7 +122,7 @@ def conv_relu_pool_wgrad_kernel(
     if NEEDS_WEIGHT:
         mask = mask_k[:, None] & mask_n[None, :]
         at = row.to(tl.int64)[:, None] * ROW + column[None, :]
-        tl.store(workspace_ptr + tl.where(mask, at, 0), acc, mask=mask)
+        tl.store(workspace_ptr + at, acc, mask=mask)
     if NEEDS_BIAS and tile_n == 0:
         tl.store(workspace_ptr + tl.where(mask_k, row.to(tl.int64) * ROW + COLUMNS, 0), bias_acc, mask=mask_k)
 
@@ -159,7 +164,7 @@ def conv_relu_pool_wgrad(
     dbias: Tensor | None,
     geometry: Geometry,
     shapes: Shapes,
-    tile: WgradTile | None = None,
+    tile: WgradTile | WindowedWgradTile | None = None,
 ) -> None:
     """Launch the weight gradient into `dweight` (K, C/groups, *kernel) and the bias gradient into `dbias` (K,).
 
@@ -188,20 +193,21 @@ def conv_relu_pool_wgrad(
         )
         splits = tile.splits
         workspace = _workspace(grad, splits * filters * row)
-        launched = _prepare(
-            geometry, shapes, grad.dtype, kind, tile, needs, layout_of(grad),
-            None if extra is None else layout_of(extra), layout_of(x),
-        )  # fmt: skip
-        launch(
-            conv_relu_pool_wgrad_kernel, launched.grid,
-            grad, code if code is not None else grad, saved if saved is not None else grad, x, workspace,
-            *launched.scalars, **launched.keywords,
-        )  # fmt: skip
+        if isinstance(tile, WindowedWgradTile):
+            conv_relu_pool_windowed_wgrad(grad, code, x, workspace, needs, geometry, shapes, tile)
+        else:
+            launched = _prepare(
+                geometry, shapes, grad.dtype, kind, tile, needs, layout_of(grad),
+                None if extra is None else layout_of(extra), layout_of(x),
+            )  # fmt: skip
+            launch_prepared(
+                conv_relu_pool_wgrad_kernel, launched,
+                grad, code if code is not None else grad, saved if saved is not None else grad, x, workspace,
+            )  # fmt: skip
     launched = _prepare_reduce(geometry, filters * row, splits, needs, None if dweight is None else layout_of(dweight))
-    launch(
-        conv_relu_pool_wgrad_reduce_kernel, launched.grid,
+    launch_prepared(
+        conv_relu_pool_wgrad_reduce_kernel, launched,
         workspace, dweight if dweight is not None else workspace, dbias if dbias is not None else workspace,
-        *launched.scalars, **launched.keywords,
     )  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from kernels import tiles
 from kernels.geometry import Geometry, Shapes
 from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_candidates, hopper_tile
 from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, Shipped, WgradTile
+from kernels.windowed_tiles import WindowedDgradTile, WindowedWgradTile, windowed_dgrad_tiles, windowed_wgrad_tiles
 
-Tile = ForwardTile | HopperTile | DgradTile | WgradTile | DepthwiseTile
+Tile = ForwardTile | HopperTile | DgradTile | WindowedDgradTile | WgradTile | WindowedWgradTile | DepthwiseTile
 INTERPRETER = "interpreter"
 """The target of `launch.current_target` where kernels are interpreted: any tile runs, two are offered."""
 
@@ -21,7 +22,9 @@ _KINDS: dict[str, type[Tile]] = {
     "forward": ForwardTile,
     "hopper": HopperTile,
     "dgrad": DgradTile,
+    "windowed_dgrad": WindowedDgradTile,
     "wgrad": WgradTile,
+    "windowed_wgrad": WindowedWgradTile,
     "depthwise": DepthwiseTile,
 }
 _MOST_SPLITS = 2**16
@@ -55,7 +58,8 @@ def dgrad_candidates(geometry: Geometry, shapes: Shapes, target: str, operands: 
     if target == INTERPRETER:
         return _distinct([first, dataclasses.replace(first, block_p=max(first.block_p // 2, 1))])
     fitting = _fitting(tiles.DGRAD, target, operands, tiles.heavy_gradient(geometry), pixels, geometry.channels)
-    return _distinct([first, *(tiles.dgrad_tile_of(s, geometry) for s in fitting)])
+    windowed = windowed_dgrad_tiles(geometry, pixels, target, operands)
+    return _distinct([first, *windowed, *(tiles.dgrad_tile_of(s, geometry) for s in fitting)])
 
 
 def wgrad_candidates(
@@ -73,7 +77,9 @@ def wgrad_candidates(
         return _distinct([first, dataclasses.replace(first, splits=1)])
     columns = geometry.taps * geometry.channels
     fitting = _fitting(tiles.WGRAD, target, operands, tiles.heavy_gradient(geometry), geometry.filters, columns)
-    return _distinct([first, *(tiles.wgrad_tile_of(s, geometry, pixels, programs_wanted) for s in fitting)])
+    windowed = windowed_wgrad_tiles(geometry, pixels, target, operands, programs_wanted)
+    others = (tiles.wgrad_tile_of(s, geometry, pixels, programs_wanted) for s in fitting)
+    return _distinct([first, *windowed, *others])
 
 
 def _fitting(
@@ -120,6 +126,7 @@ _CHECKS: dict[str, tuple[str, Callable[[int], bool]]] = {
     "joint": ("1, 2 or 4", lambda value: value in (1, 2, 4)),
     "warps": ("1, 2, 4, 8 or 16", lambda value: value in (1, 2, 4, 8, 16)),
     "stages": ("1 to 8", lambda value: 1 <= value <= 8),
+    "taps": ("1 to 8", lambda value: 1 <= value <= 8),
     "splits": (f"1 to {_MOST_SPLITS}", lambda value: 1 <= value <= _MOST_SPLITS),
 }
 

@@ -9,6 +9,12 @@ from dataclasses import dataclass
 
 from kernels.geometry import Geometry
 from kernels.runtime import INTERPRETED
+from kernels.windowed_tiles import (
+    WindowedDgradTile,
+    WindowedWgradTile,
+    windowed_dgrad_tiles,
+    windowed_wgrad_tiles,
+)
 
 TARGETS = ("cuda:80", "cuda:86", "cuda:90", "cuda:100", "hip:gfx942")
 """What kernels are cross-compiled for: A100, RTX 30, H100/H200, B200, MI300."""
@@ -165,7 +171,10 @@ def forward_tile_of(shipped: Shipped, geometry: Geometry) -> ForwardTile:
 def dgrad_tile_of(shipped: Shipped, geometry: Geometry) -> DgradTile:
     """A shipped tile as the input gradient runs it on a layer."""
     flat = geometry.filters % 16 != 0
-    return DgradTile(shipped.rows, shipped.columns, shipped.step, flat, shipped.warps, shipped.stages)
+    step = shipped.step
+    while not flat and geometry.filters % step != 0:
+        step //= 2  # as in forward
+    return DgradTile(shipped.rows, shipped.columns, step, flat, shipped.warps, shipped.stages)
 
 
 def wgrad_tile_of(shipped: Shipped, geometry: Geometry, num_pixels: int, programs_wanted: int) -> WgradTile:
@@ -199,18 +208,23 @@ def forward_tile(geometry: Geometry, num_outputs: int, target: str, operands: st
 
 
 @functools.lru_cache(maxsize=4096)
-def dgrad_tile(geometry: Geometry, num_pixels: int, target: str, operands: str) -> DgradTile:
+def dgrad_tile(geometry: Geometry, num_pixels: int, target: str, operands: str) -> DgradTile | WindowedDgradTile:
     """The tile the input gradient runs with; num_pixels = N * input pixels of one stride phase."""
     if target == "interpreter":
         block_k = _power_of_two(geometry.taps * geometry.filters, 1, 512)
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_k, 1))
         return DgradTile(block_p, _power_of_two(geometry.channels, 1, 64), block_k, flat=True)
+    windowed = windowed_dgrad_tiles(geometry, num_pixels, target, operands)
+    if windowed:
+        return windowed[0]
     rows, columns = num_pixels, geometry.channels
     return dgrad_tile_of(_choose(DGRAD, target, operands, heavy_gradient(geometry), rows, columns), geometry)
 
 
 @functools.lru_cache(maxsize=4096)
-def wgrad_tile(geometry: Geometry, num_pixels: int, target: str, operands: str, programs_wanted: int) -> WgradTile:
+def wgrad_tile(
+    geometry: Geometry, num_pixels: int, target: str, operands: str, programs_wanted: int
+) -> WgradTile | WindowedWgradTile:
     """The tile the weight gradient runs with; num_pixels = N * convolution output pixels.
 
     `programs_wanted` programs at least should be in flight; the split over pixels supplies what the weight's own
@@ -222,6 +236,9 @@ def wgrad_tile(geometry: Geometry, num_pixels: int, target: str, operands: str, 
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_n, 1))
         blocks = -(-num_pixels // block_p)
         return WgradTile(_power_of_two(geometry.filters, 1, 64), block_n, block_p, splits=min(blocks, 2))
+    windowed = windowed_wgrad_tiles(geometry, num_pixels, target, operands, programs_wanted)
+    if windowed and geometry.windows_per_pixel == 1:
+        return windowed[0]  # windows that overlap make more products this way
     chosen = _choose(WGRAD, target, operands, heavy_gradient(geometry), geometry.filters, columns)
     return wgrad_tile_of(chosen, geometry, num_pixels, programs_wanted)
 

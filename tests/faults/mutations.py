@@ -7,8 +7,10 @@ lines whose fault another line makes good (`tl.minimum` under a mask, the runnin
 from tests.faults.mutations_of_kernels import DEPTHWISE, DGRAD, FORWARD, REDUCE, WGRAD
 from tests.faults.mutations_of_passes import EPILOGUE
 from tests.faults.mutations_of_shared_functions import DEVICE, WINDOW
+from tests.faults.mutations_of_windowed_gradients import WINDOWED_DGRAD, WINDOWED_FUNCTIONS, WINDOWED_WGRAD
 
-MUTATIONS = (*FORWARD, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *EPILOGUE, *WINDOW, *DEVICE)
+WINDOWED = (*WINDOWED_DGRAD, *WINDOWED_WGRAD, *WINDOWED_FUNCTIONS)
+MUTATIONS = (*FORWARD, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *EPILOGUE, *WINDOWED, *WINDOW, *DEVICE)
 
 SAMPLE = (
     "forward_tail_of_taps_unmasked",
@@ -20,6 +22,9 @@ SAMPLE = (
     "depthwise_wgrad_column_stride_of_rows",
     "epilogue_window_bounds_swapped",
     "unpool_gradient_of_wrong_group",
+    "windowed_dgrad_row_period_of_columns",
+    "windowed_wgrad_column_of_row_elements",
+    "windowed_place_in_window_before",
     "window_last_of_equals_wins",
     "device_masked_load_of_ones",
 )

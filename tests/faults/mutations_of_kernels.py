@@ -143,7 +143,12 @@ DGRAD = tuple(
         ),
         ("phase_not_added", "phase", "w = w * G.stride_w + phase_w", "w = w * G.stride_w"),
         ("one_image_too_many", "bounds", "mask_p = (n < batch) & inside", "mask_p = (n <= batch) & inside"),
-        ("one_channel_too_many", "bounds", "mask_c = offs_c < G.channels", "mask_c = offs_c <= G.channels"),
+        (
+            "one_channel_too_many",
+            "bounds",
+            "mask_c = channel_mask(offs_c, BLOCK_C, G.channels)",
+            "mask_c = channel_mask(offs_c, BLOCK_C, G.channels + 1)",
+        ),
         (
             "taps_past_the_filter",
             "mask",
@@ -153,8 +158,8 @@ DGRAD = tuple(
         (
             "taps_past_the_filter_tap_by_tap",
             "mask",
-            "(offs_k < G.filters) & (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)",
-            "(offs_k < G.filters) & (rd < G.kernel_d) & (rw < G.kernel_w)",
+            "exists = (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)",
+            "exists = (rd < G.kernel_d) & (rw < G.kernel_w)",
         ),
         (
             "dilation_lost",

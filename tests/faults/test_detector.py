@@ -25,6 +25,7 @@ from kernels.geometry import Geometry
 from kernels.layer_call import forget_calls
 from kernels.reference import conv_relu_pool_reference
 from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, WgradTile, joint_elements
+from kernels.windowed_tiles import WindowedDgradTile, WindowedWgradTile
 from tests.kernels.exact import integer_inputs, integers, outcome
 from tests.kernels.guarded_memory import PATTERNS, guarded_memory
 from tests.kernels.shapes import Case
@@ -174,6 +175,39 @@ def test_close_in_float64(case: Case) -> None:
 @pytest.mark.parametrize("case", CUT, ids=lambda case: case.name)
 def test_equal_to_the_bit_in_small_tiles(case: Case, small_tiles: bool) -> None:
     check(*integer_inputs(case, torch.float32, seed=0), pattern=PATTERNS[small_tiles], **case.options)
+
+
+WINDOWED = (
+    Case("windows", (2, 9, 7, 6), (16, 9, 3, 2), {"padding": (1, 2)}),
+    Case(
+        "windows_of_groups",
+        (1, 6, 11, 10),
+        (32, 3, 3, 2),
+        {"groups": 2, "stride": (2, 1), "dilation": (1, 2), "padding": (2, 1), "pool": MaxPool((1, 3), (1, 2))},
+    ),
+    Case("windows_overlap", (1, 5, 7, 8), (16, 5, 2, 3), {"pool": MaxPool((2, 3), 1, 1, (2, 1)), "activation": None}),
+    Case(
+        "windows_of_video",
+        (1, 3, 6, 4, 5),
+        (16, 3, 2, 2, 3),
+        {"dilation": (3, 1, 1), "pool": MaxPool((2, 2, 1)), "padding": (1, 0, 1)},
+    ),
+    Case("windows_of_one", (2, 4, 6, 5), (16, 4, 3, 3), {"pool": None, "stride": 2, "padding": 1}, bias=False),
+)
+
+
+@pytest.fixture
+def windowed_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both gradients one window element at a time, in tiles much smaller than the layer."""
+    dgrad, wgrad = WindowedDgradTile(32, 8, 16), WindowedWgradTile(8, 16, 16, taps=2, splits=2)
+    monkeypatch.setattr(kernels.conv_relu_pool_dgrad, "dgrad_tile", lambda *_: dgrad)
+    monkeypatch.setattr(kernels.conv_relu_pool_wgrad, "wgrad_tile", lambda *_: wgrad)
+    forget_calls()
+
+
+@pytest.mark.parametrize("case", WINDOWED, ids=lambda case: case.name)
+def test_equal_to_the_bit_one_window_element_at_a_time(case: Case, windowed_tiles: None) -> None:
+    check(*integer_inputs(case, torch.float32, seed=0), **case.options)
 
 
 AROUND = (

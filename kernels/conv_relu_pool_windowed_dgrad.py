@@ -1,0 +1,183 @@
+"""Input gradient of layers with a max pool or none, one position in the pooling window at a time.
+
+    dx[n, c, h] = sum_{k, r} g[n, k, p] * weight[k, c, r],   p = (h + padding - r * dilation) / stride exact
+
+Input pixels that lie `stride * pool_stride` apart share everything but their place on the pooled map: with
+h = stride * pool_stride * i + phase, tap r meets the convolution pixel p = pool_stride * i + q, which is element
+(q + pool_padding) mod pool_stride of pooled output i + (q + pool_padding) div pool_stride. q depends on phase and tap
+alone. So a program takes one phase, and for each tap the window element is one number, g is
+
+    g[pixels, filters] = where(code[pixels + shift] == element, grad[pixels + shift], 0)
+
+and the pixels' offsets are worked out once. Overlapping windows add the windows before it, element + pool_stride, ...
+(BACKWARD.md derives this, and has what the compiler makes of it.)
+"""
+
+import functools
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.device_functions import (
+    as_operand,
+    exact_quotient,
+    first_tap,
+    inside,
+    load_operand,
+    multiply_accumulate,
+    offset_of,
+    phase_tap,
+    round_to,
+    split_index,
+    split_phase_tap,
+)
+from kernels.geometry import Geometry, Shapes
+from kernels.launch import (
+    Layout,
+    Prepared,
+    accumulator,
+    five_strides,
+    launch_prepared,
+    layout_of,
+    offset_type,
+    operand_kind,
+    precision_of,
+)
+from kernels.windowed_functions import channel_mask, chosen_gradient, keep_channels
+from kernels.windowed_tiles import WindowedDgradTile, phase_pixels
+
+
+@triton.jit
+def conv_relu_pool_windowed_dgrad_kernel(
+    grad_ptr, code_ptr, weight_ptr, dx_ptr,
+    batch, in_d, in_h, in_w, out_d, out_h, out_w,
+    stride_gn, stride_gk, stride_gd, stride_gh, stride_gw,
+    stride_en, stride_ek, stride_ed, stride_eh, stride_ew,
+    stride_wk, stride_wc, stride_wd, stride_wh, stride_ww,
+    stride_xn, stride_xc, stride_xd, stride_xh, stride_xw,
+    G: tl.constexpr, ACC: tl.constexpr, PRECISION: tl.constexpr, OFFSET: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    # One program: BLOCK_P input pixels of one phase, BLOCK_C input channels of one group. Channels, then phases vary
+    # fastest: programs that run at the same time share the pooled gradient in L2.
+    NUM_C: tl.constexpr = (G.channels + BLOCK_C - 1) // BLOCK_C
+    BLOCKS_K: tl.constexpr = G.filters // BLOCK_K
+    TAPS: tl.constexpr = G.phase_taps_d * G.phase_taps_h * G.phase_taps_w
+    DTYPE: tl.constexpr = weight_ptr.dtype.element_ty
+    PERIOD_D: tl.constexpr = G.stride_d * G.pool_stride_d
+    PERIOD_H: tl.constexpr = G.stride_h * G.pool_stride_h
+    PERIOD_W: tl.constexpr = G.stride_w * G.pool_stride_w
+    PHASES: tl.constexpr = PERIOD_D * PERIOD_H * PERIOD_W
+    tile = tl.program_id(0)
+    phase = (tile // NUM_C) % PHASES
+    phase_w = phase % PERIOD_W
+    phase_h = (phase // PERIOD_W) % PERIOD_H
+    phase_d = phase // (PERIOD_W * PERIOD_H)
+    group = tl.program_id(1).to(OFFSET)
+
+    offs_c = ((tile % NUM_C) * BLOCK_C + tl.arange(0, BLOCK_C)).to(OFFSET)
+    mask_c = channel_mask(offs_c, BLOCK_C, G.channels)
+    offs_p = (tile // (NUM_C * PHASES)).to(OFFSET) * BLOCK_P + tl.arange(0, BLOCK_P)
+    n, i_d, i_h, i_w = split_index(
+        offs_p, tl.cdiv(in_d, PERIOD_D), tl.cdiv(in_h, PERIOD_H), tl.cdiv(in_w, PERIOD_W), G
+    )
+    mask_n = n < batch
+    from_g = n * stride_gn + offset_of(i_d, i_h, i_w, stride_gd, stride_gh, stride_gw, G)
+    from_e = n * stride_en + offset_of(i_d, i_h, i_w, stride_ed, stride_eh, stride_ew, G)
+
+    # The phase's first tap in each dimension, and q for it.
+    first_d = first_tap(phase_d % G.stride_d, G.kernel_d, G.stride_d, G.padding_d, G.dilation_d, G.tap_step_d)
+    first_h = first_tap(phase_h % G.stride_h, G.kernel_h, G.stride_h, G.padding_h, G.dilation_h, G.tap_step_h)
+    first_w = first_tap(phase_w % G.stride_w, G.kernel_w, G.stride_w, G.padding_w, G.dilation_w, G.tap_step_w)
+    base_d = exact_quotient(phase_d + G.padding_d - first_d * G.dilation_d, G.stride_d)
+    base_h = exact_quotient(phase_h + G.padding_h - first_h * G.dilation_h, G.stride_h)
+    base_w = exact_quotient(phase_w + G.padding_w - first_w * G.dilation_w, G.stride_w)
+
+    grad_ptr += group * G.filters * stride_gk
+    code_ptr += group * G.filters * stride_ek
+    weight_ptr += group * G.filters * stride_wk
+    acc = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    for step in range(TAPS * BLOCKS_K):
+        offs_k = ((step % BLOCKS_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
+        md, mh, mw = split_phase_tap(step // BLOCKS_K, G)
+        rd, rh, rw = phase_tap(first_d, first_h, first_w, md, mh, mw, G)
+        exists = (rd < G.kernel_d) & (rh < G.kernel_h) & (rw < G.kernel_w)
+        qd = base_d - md * (G.tap_step_d * G.dilation_d // G.stride_d)
+        qh = base_h - mh * (G.tap_step_h * G.dilation_h // G.stride_h)
+        qw = base_w - mw * (G.tap_step_w * G.dilation_w // G.stride_w)
+        grad = chosen_gradient(
+            grad_ptr, code_ptr, i_d, i_h, i_w, mask_n & exists, from_g, from_e, qd, qh, qw, offs_k, out_d, out_h, out_w,
+            stride_gk, stride_gd, stride_gh, stride_gw, stride_ek, stride_ed, stride_eh, stride_ew,
+            G, ACC, OFFSET, BLOCK_P, BLOCK_K,
+        )  # fmt: skip  [BLOCK_P, BLOCK_K]
+        from_k = offs_k * stride_wk + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
+        from_c = keep_channels(offs_c, mask_c, G.channels) * stride_wc
+        at = tl.where(exists, from_k, 0)[:, None] + from_c[None, :]
+        weight = load_operand(weight_ptr, at, mask_c[None, :], ACC)  # [BLOCK_K, BLOCK_C]
+        acc = multiply_accumulate(as_operand(grad, DTYPE, ACC), weight, acc, PRECISION)
+
+    # The pixels again, divided by sizes written another way: else the compiler works them out before the loop, and
+    # keeps them in registers all through it.
+    n, i_d, i_h, i_w = split_index(
+        offs_p, (in_d - 1) // PERIOD_D + 1, (in_h - 1) // PERIOD_H + 1, (in_w - 1) // PERIOD_W + 1, G
+    )
+    d = i_d * PERIOD_D + phase_d
+    h = i_h * PERIOD_H + phase_h
+    w = i_w * PERIOD_W + phase_w
+    mask_p = (n < batch) & inside(d, h, w, in_d, in_h, in_w, G)
+    from_p = n * stride_xn + offset_of(d, h, w, stride_xd, stride_xh, stride_xw, G)
+    at = from_p[:, None] + ((group * G.channels + offs_c) * stride_xc)[None, :]
+    tl.store(dx_ptr + at, round_to(acc, DTYPE), mask=mask_p[:, None] & mask_c[None, :])
+
+
+def conv_relu_pool_windowed_dgrad(
+    grad: Tensor,
+    code: Tensor | None,
+    weight: Tensor,
+    dx: Tensor,
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: WindowedDgradTile,
+) -> None:
+    """Launch the input gradient of a layer that `windowed_tiles.fits_dgrad` into `dx` (N, C, *spatial).
+
+    grad (N, K, *output) in any strides; `code` as forward saved it, None where nothing was; `weight` as the launcher
+    of `conv_relu_pool_dgrad` has it, channels innermost on a GPU.
+    """
+    launched = _prepare(
+        geometry, shapes, grad.dtype, operand_kind(grad.dtype), tile, layout_of(grad),
+        None if code is None else layout_of(code), layout_of(weight), layout_of(dx),
+    )  # fmt: skip
+    launch_prepared(
+        conv_relu_pool_windowed_dgrad_kernel, launched,
+        grad, code if code is not None else grad, weight, dx,
+    )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def _prepare(
+    geometry: Geometry,
+    shapes: Shapes,
+    dtype: torch.dtype,
+    kind: str,
+    tile: WindowedDgradTile,
+    grad: Layout,
+    code: Layout | None,
+    weight: Layout,
+    dx: Layout,
+) -> Prepared:
+    phases, pixels = phase_pixels(geometry, shapes)
+    tiles = triton.cdiv(pixels, tile.block_p) * triton.cdiv(geometry.channels, tile.block_c)
+    scalars = (
+        shapes.batch, *shapes.input, *shapes.output,
+        *five_strides(grad), *five_strides(code or grad), *five_strides(weight), *five_strides(dx),
+    )  # fmt: skip
+    keywords = {
+        "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind),
+        "OFFSET": offset_type(grad, code, dx),
+        "BLOCK_P": tile.block_p, "BLOCK_C": tile.block_c, "BLOCK_K": tile.block_k,
+        "num_warps": tile.warps, "num_stages": tile.stages,
+    }  # fmt: skip
+    return Prepared((tiles * phases, geometry.groups), scalars, keywords)

@@ -1,0 +1,156 @@
+"""Tiles of the windowed gradients (BACKWARD.md): which layers they fit, what ships, and the rule that picks one."""
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from kernels.geometry import Geometry, Shapes
+
+MOST_PHASES = 16
+"""Phases of the input beyond which a program's pixels, one in so many, are too few and far apart."""
+MOST_ELEMENTS = 16
+"""Window elements beyond which the codes' comparison would be the work."""
+_MULTIPROCESSORS = 132
+"""Of an H100 or H200: fewer programs than this leave some idle."""
+
+
+@dataclass(frozen=True)
+class WindowedDgradTile:
+    """BLOCK_P input pixels of one phase x BLOCK_C input channels, BLOCK_K filters (a divisor of all) a step."""
+
+    block_p: int
+    block_c: int
+    block_k: int
+    warps: int = 4
+    stages: int = 3
+
+
+@dataclass(frozen=True)
+class WindowedWgradTile:
+    """BLOCK_C channels x BLOCK_K filters at TAPS neighbouring taps of a filter row, BLOCK_P pooled outputs a step,
+    shared out among `splits`."""
+
+    block_c: int
+    block_k: int
+    block_p: int
+    taps: int
+    splits: int
+    warps: int = 4
+    stages: int = 3
+
+
+_NVIDIA = ("cuda:80", "cuda:86", "cuda:90", "cuda:100")
+_ALL = (*_NVIDIA, "hip:gfx942")
+_HOPPER = ("cuda:90",)
+# For 16-bit operands, each with the targets it is compiled for; in the order of preference where several waste as
+# little. A wgrad tile's `splits` is 1 here.
+WINDOWED_DGRAD: tuple[tuple[WindowedDgradTile, tuple[str, ...]], ...] = (
+    (WindowedDgradTile(128, 256, 64, warps=8), _HOPPER),
+    (WindowedDgradTile(128, 128, 32, warps=8, stages=4), _NVIDIA),
+    (WindowedDgradTile(128, 128, 64, warps=8), _HOPPER),
+    (WindowedDgradTile(128, 64, 64, warps=8), _NVIDIA),
+    (WindowedDgradTile(64, 128, 64), _HOPPER),
+    (WindowedDgradTile(64, 64, 64), _HOPPER),
+    (WindowedDgradTile(64, 64, 32), _ALL),
+    (WindowedDgradTile(64, 32, 32), _ALL),
+    (WindowedDgradTile(64, 16, 32), _ALL),
+)
+WINDOWED_WGRAD: tuple[tuple[WindowedWgradTile, tuple[str, ...]], ...] = (
+    (WindowedWgradTile(128, 128, 64, taps=1, splits=1, warps=8, stages=2), _HOPPER),
+    (WindowedWgradTile(128, 64, 64, taps=3, splits=1, warps=8, stages=2), _HOPPER),
+    (WindowedWgradTile(64, 64, 64, taps=3, splits=1, stages=2), _HOPPER),
+    (WindowedWgradTile(64, 64, 32, taps=3, splits=1), _HOPPER),
+    (WindowedWgradTile(64, 32, 64, taps=3, splits=1, stages=2), _HOPPER),
+    (WindowedWgradTile(64, 64, 32, taps=1, splits=1), _ALL),
+    (WindowedWgradTile(64, 32, 32, taps=1, splits=1), _ALL),
+)
+
+
+def window_phases(geometry: Geometry) -> int:
+    """Input pixels that differ in which tap meets which element of which window: the product of all strides."""
+    return prod(_periods(geometry))
+
+
+def _periods(geometry: Geometry) -> tuple[int, int, int]:
+    """Input pixels from one of a phase to the next, in each dimension."""
+    return (
+        geometry.stride_d * geometry.pool_stride_d,
+        geometry.stride_h * geometry.pool_stride_h,
+        geometry.stride_w * geometry.pool_stride_w,
+    )
+
+
+def phase_pixels(geometry: Geometry, shapes: Shapes) -> tuple[int, int]:
+    """How many phases, and N * input pixels of the largest one."""
+    counts = (-(-size // period) for size, period in zip(shapes.input, _periods(geometry), strict=True))
+    return window_phases(geometry), shapes.batch * prod(counts)
+
+
+def fits_dgrad(geometry: Geometry) -> bool:
+    """Whether the windowed input gradient computes this layer."""
+    return (
+        not geometry.depthwise
+        and geometry.filters % 16 == 0
+        and geometry.pool in ("max", "none")
+        and not geometry.smooth
+        and geometry.window <= MOST_ELEMENTS
+        and window_phases(geometry) <= MOST_PHASES
+    )
+
+
+def fits_wgrad(geometry: Geometry) -> bool:
+    """Whether the windowed weight gradient computes this layer."""
+    return (
+        not geometry.depthwise
+        and geometry.pool in ("max", "none")
+        and not geometry.smooth
+        and geometry.window <= MOST_ELEMENTS
+    )
+
+
+def windowed_dgrad_tiles(geometry: Geometry, num_pixels: int, target: str, operands: str) -> list[WindowedDgradTile]:
+    """The shipped tiles that may run the layer's input gradient there, the rule's choice first; none: it does not fit.
+
+    num_pixels as for `tiles.dgrad_tile`. The rule: columns that waste least, then enough programs to give every
+    multiprocessor one, then the list's order; where none gives enough, the smallest tile.
+    """
+    if operands != "half" or not fits_dgrad(geometry):
+        return []
+    step = geometry.filters & -geometry.filters  # the largest power of two that divides the filters
+    pools = geometry.pool_stride_d * geometry.pool_stride_h * geometry.pool_stride_w
+
+    def cost(tile: WindowedDgradTile) -> tuple[int, int]:
+        columns = -(-geometry.channels // tile.block_c)
+        programs = -(-num_pixels // (pools * tile.block_p)) * columns * window_phases(geometry) * geometry.groups
+        starved = programs < _MULTIPROCESSORS
+        return columns * tile.block_c, tile.block_p * tile.block_c if starved else 0
+
+    tiles = (replace(t, block_k=min(t.block_k, step)) for t, targets in WINDOWED_DGRAD if target in targets)
+    return sorted(dict.fromkeys(tiles), key=cost)
+
+
+def windowed_wgrad_tiles(
+    geometry: Geometry, num_pixels: int, target: str, operands: str, programs_wanted: int
+) -> list[WindowedWgradTile]:
+    """The shipped tiles that may run the layer's weight gradient there, the one that wastes least first; none: it
+    does not fit, or each would waste half of what it computes. num_pixels and programs_wanted as for
+    `tiles.wgrad_tile`; two programs a multiprocessor are wanted where the smaller tiles want four.
+    """
+    if operands != "half" or not fits_wgrad(geometry):
+        return []
+    outputs = num_pixels // (geometry.pool_stride_d * geometry.pool_stride_h * geometry.pool_stride_w)
+    exact = geometry.channels * geometry.filters * geometry.kernel_w
+
+    def programs(tile: WindowedWgradTile) -> int:
+        columns = -(-geometry.channels // tile.block_c) * -(-geometry.kernel_w // tile.taps)
+        return columns * -(-geometry.filters // tile.block_k)
+
+    def covered(tile: WindowedWgradTile) -> int:
+        return programs(tile) * tile.block_c * tile.block_k * tile.taps
+
+    def shared_out(tile: WindowedWgradTile) -> WindowedWgradTile:
+        count = programs(tile) * geometry.kernel_d * geometry.kernel_h * geometry.groups
+        most = max(outputs // (8 * tile.block_p), 1)
+        return replace(tile, splits=min(max(-(-programs_wanted // (2 * count)), 1), most))
+
+    fitting = [t for t, targets in WINDOWED_WGRAD if target in targets and covered(t) < 2 * exact]
+    return [shared_out(tile) for tile in sorted(fitting, key=covered)]
