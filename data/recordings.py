@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import signal
-from scipy.io import wavfile
 from tqdm import tqdm
 
 from data.augmentation import Augmentation
@@ -98,6 +96,8 @@ def decode_recording(recording: EncodedItem) -> npt.NDArray[np.float32]:
     Raises:
         DataError: scipy cannot read it, it is cut short or empty, or holds NaN or infinity.
     """
+    from scipy.io import wavfile  # half a second to import, so only when there are recordings
+
     source = io.BytesIO(recording.content) if isinstance(recording.content, bytes) else recording.content
     try:
         with warnings.catch_warnings():
@@ -131,6 +131,8 @@ def _resampled(samples: npt.NDArray[np.float64], rate: int) -> npt.NDArray[np.fl
             f"{len(samples)} samples at {rate} Hz; expected 1 to {HIGHEST_RATE} Hz and at most {LONGEST_SECONDS} s"
         )
     if rate != SAMPLE_RATE:
+        from scipy import signal  # two seconds to import
+
         divisor = math.gcd(rate, SAMPLE_RATE)
         samples = signal.resample_poly(samples, SAMPLE_RATE // divisor, rate // divisor)
     return samples.astype(np.float32)
