@@ -4,6 +4,8 @@ A real implementation allocates results as a `LayerCall` says and launches kerne
 formats only, sizes possibly symbolic.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -86,7 +88,7 @@ def or_nothing(tensor: Tensor | None, like: Tensor) -> Tensor:
 def run_inference(x: Tensor, weight: Tensor, bias: Tensor | None, call: LayerCall) -> Tensor:
     """The layer's result; nothing is saved."""
     y = call.y.allocate()
-    _launch_forward(x, weight, bias, y, None, None, call)
+    launch_forward(x, weight, bias, y, None, None, call)
     return y
 
 
@@ -97,11 +99,11 @@ def run_forward(
     y = call.y.allocate()
     code = None if call.code is None else call.code.allocate()
     winner = None if call.winner is None else call.winner.allocate()
-    _launch_forward(x, weight, bias, y, code, winner, call)
+    launch_forward(x, weight, bias, y, code, winner, call)
     return y, code, winner
 
 
-def _launch_forward(
+def launch_forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -109,12 +111,14 @@ def _launch_forward(
     code: Tensor | None,
     winner: Tensor | None,
     call: LayerCall,
+    tile: Any = None,
 ) -> None:
+    """`conv_relu_pool_forward` on the tensors of `call`, made ready once for each of what else it depends on."""
     # Besides the layouts, which `call` stands for: what is saved, the bias, float32's precision, x's alignment.
-    key = (code is None and winner is None, bias is None, operand_kind(x.dtype), x.data_ptr() % 16 == 0)
+    key = (code is None and winner is None, bias is None, operand_kind(x.dtype), x.data_ptr() % 16 == 0, tile)
     launch = call.launches.get(key)
     if launch is None:
-        launch = bind_forward(x, weight, bias, y, code, winner, call.geometry, call.shapes)
+        launch = bind_forward(x, weight, bias, y, code, winner, call.geometry, call.shapes, tile)
         call.launches[key] = launch
     launch(x, weight, bias, y, code, winner)
 

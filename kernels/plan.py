@@ -304,7 +304,8 @@ def assumed_plan(geometry: Geometry, shapes: Shapes, dtype: torch.dtype, device:
         return assumed_seconds(cost, device, variant == "fused", waste if variant == "fused" else 1.0)
 
     waste = (-(-geometry.filters // 16) * 16) / geometry.filters  # rows of a product come in sixteens
-    mix = can_mix(geometry, shapes)
+    bare = linear_part(geometry, shapes)[0] == geometry  # nothing to do around the convolution: fused, or eager
+    mix = can_mix(geometry, shapes) and not bare
     forward = {"fused": seconds("forward", "fused"), "eager": seconds("forward", "eager")}
     training = {"fused": seconds("forward_training", "fused")}
     backward = {way: {"fused": seconds(way, "fused")} for way in ("dgrad", "wgrad", "backward")}

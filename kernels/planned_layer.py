@@ -13,6 +13,7 @@ from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
 from kernels.geometry import Geometry, Shapes
 from kernels.layer_call import Blank, LayerCall
 from kernels.memory_format import empty_in_format, is_channels_last
+from kernels.operator_implementations import launch_forward
 from kernels.plan import Choice, LayerPlan, linear_part
 
 Needs = tuple[bool, bool, bool]
@@ -60,7 +61,7 @@ class PlannedLayer:
     ) -> Tensor:
         geometry, shapes = self.call.geometry, self.call.shapes
         if choice.way == "fused":
-            conv_relu_pool_forward(x, weight, bias, y, code, winner, geometry, shapes, choice.tile)  # type: ignore[arg-type]
+            launch_forward(x, weight, bias, y, code, winner, self.call, choice.tile)
             return y
         if self.is_linear:
             return _in_strides(self._convolution(x, weight, bias), y.stride())

@@ -11,7 +11,7 @@ symbolic there, forward mode and `torch.func` transforms run eagerly.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,11 +20,13 @@ from torch.autograd.function import _SingleLevelFunction
 
 from kernels import operator_implementations as implementations
 from kernels.arguments import Layer, layer_from_text
+from kernels.launch import operand_kind
 from kernels.layer_call import LayerCall, layer_call
 from kernels.memory_format import empty_in_format, output_format
 from kernels.operator_autograd import apply, asked_for, autograd_internal, is_differentiated
 from kernels.operator_implementations import may_skip_dispatcher, or_nothing
 from kernels.plan import LayerPlan, decide, is_given, plan_from_text
+from kernels.plan_table import generation
 from kernels.planned_layer import PlannedLayer, planned_layer
 from kernels.pooling import AvgPool, MaxPool, Pool
 from kernels.reference import conv_relu_pool_reference
@@ -55,16 +57,39 @@ def is_planned(x: Any) -> bool:
 # --- Deciding --------------------------------------------------------------------------------------------------------
 
 
+class _Ready(NamedTuple):
+    """A decision with all that a call on plain tensors needs of it."""
+
+    plan: LayerPlan
+    text: str
+    layer: PlannedLayer
+
+
 def call_planned_directly(x: Tensor, weight: Tensor, bias: Tensor | None, call: LayerCall) -> Tensor:
     """What `ops.conv_relu_pool_auto` would do with plain tensors outside of every mode."""
-    plan = decide(call, bias is not None, call.y.dtype).plan
+    has_bias = bias is not None
+    if is_given():
+        ready = _ready(call, has_bias)
+    else:
+        ready = _ready_by_tables(call, has_bias, operand_kind(x.dtype), generation())
     if not _is_recorded(x, weight, bias):
-        if plan.inference.way == "eager":
+        if ready.plan.inference.way == "eager":
             return _eager(x, weight, bias, call.layer)
-        return planned_layer(call, plan).infer(x, weight, bias)
-    if _step(plan, x) == "eager":
+        return ready.layer.infer(x, weight, bias)
+    if _step(ready.plan, x) == "eager":
         return _eager(x, weight, bias, call.layer)
-    return _record(x, weight, bias, call.layer, plan.text(), planned_layer(call, plan))
+    return _record(x, weight, bias, call.layer, ready.text, ready.layer)
+
+
+def _ready(call: LayerCall, has_bias: bool) -> _Ready:
+    plan = decide(call, has_bias, call.y.dtype).plan
+    return _Ready(plan, plan.text(), planned_layer(call, plan))
+
+
+@functools.lru_cache(maxsize=4096)
+def _ready_by_tables(call: LayerCall, has_bias: bool, operands: str, generation: int) -> _Ready:
+    """Keyed by identity and words: hashing a plan at every call would cost more than looking it up."""
+    return _ready(call, has_bias)
 
 
 def _auto(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:

@@ -187,6 +187,7 @@ class _LayerBytes:
         size = dtype.itemsize
         filters = geometry.groups * geometry.filters
         self.geometry, self.device = geometry, device
+        self.bare = geometry.activation == "none" and geometry.pool == "none"
         self.operands = operands_of(dtype)
         self.weight_elements = filters * geometry.channels * geometry.taps
         self.x = shapes.batch * geometry.groups * geometry.channels * _product(shapes.input) * size
@@ -247,14 +248,16 @@ class _Mix:
 
     def forward(self, training: bool) -> Cost:
         layer = self.layer
+        if layer.bare:
+            return _Eager(layer).forward(training)
         saved = layer.saved if training else 0
         cost = layer.kernel("convolution", layer.x + layer.weight, layer.conv, 1)
         return cost + layer.kernel("epilogue", layer.conv + layer.bias, layer.y + saved)
 
     def before_gradients(self) -> Cost:
-        layer, geometry = self.layer, self.layer.geometry
+        layer = self.layer
         cost, saved = _recomputed(layer)
-        if geometry.activation == "none" and geometry.pool == "none":
+        if layer.bare:
             return cost  # y's gradient is the convolution's
         return cost + layer.kernel("unpool", layer.y + saved, layer.conv)
 

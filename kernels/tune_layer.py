@@ -94,7 +94,7 @@ def call_of(layer: RuleCase, dtype: torch.dtype, device: torch.device) -> LayerC
     placed: dict[str, Any] = {
         name: None if blank is None else replace(blank, device=device) for name, blank in blanks.items()
     }
-    return replace(call, device_type=device.type, **placed)
+    return replace(call, device_type=device.type, launches={}, **placed)
 
 
 def _blank(layer: RuleCase, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:

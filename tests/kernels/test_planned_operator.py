@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import AvgPool, conv_relu_pool, launch, plan
+from kernels import INTERPRETED, AvgPool, conv_relu_pool, launch, plan
 from kernels.arguments import parse_layer
 from kernels.error_rule import draw, error_rule, in_pytorch, results, truth
 from kernels.plan import EAGER, FORWARD_WAYS, GRADIENT_WAYS, Choice, LayerPlan
@@ -20,6 +20,7 @@ from kernels.reference import conv_relu_pool_reference
 from tests.kernels.exact import DEVICE, assert_equal, integer_inputs, integers, outcome
 from tests.kernels.shapes import NAMED, Case
 
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="plans CPU tensors, which only the interpreter runs")
 MIXES = tuple(itertools.product(FORWARD_WAYS, GRADIENT_WAYS, GRADIENT_WAYS))
 LAYERS = (
     NAMED["padded_3x3_pool_2"],
@@ -81,6 +82,7 @@ def test_mixes_keep_the_error_rule(name: str, dtype: torch.dtype) -> None:
             error_rule(f"{name}, {dtype}, {result}", tensor, twin[result], exact[result])
 
 
+@interpreted
 @pytest.mark.parametrize("asked", [a for a in itertools.product([False, True], repeat=3) if any(a)], ids=str)
 @pytest.mark.parametrize("name", ["padded_3x3_pool_2", "gelu_average"])
 def test_gradients_that_are_asked_for_alone(name: str, asked: tuple[bool, bool, bool]) -> None:
@@ -98,6 +100,7 @@ def test_gradients_that_are_asked_for_alone(name: str, asked: tuple[bool, bool, 
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@interpreted
 @pytest.mark.parametrize("way", ["fused", "epilogue", "eager"])
 def test_inference_in_every_way(way: str) -> None:
     case = NAMED["channels_last"]
@@ -115,6 +118,7 @@ def test_an_unbatched_picture_and_a_transposed_weight() -> None:
         assert_equal(found[name], tensor, name, strides=False)
 
 
+@interpreted
 def test_no_pytorch_layer_runs_where_the_plan_names_none(no_pytorch_layers: None) -> None:
     x, weight, bias = integer_inputs(NAMED["padded_3x3_pool_2"], torch.float32, seed=3)
     y = by(mixed("fused", "dense", "dense"))(x.requires_grad_(), weight.requires_grad_(), bias, padding=1)
@@ -134,6 +138,7 @@ def no_launches() -> Any:
     launch.replace_launcher(None)
 
 
+@interpreted
 def test_without_a_plan_a_cpu_runs_eagerly_and_an_eager_plan_does_too(no_launches: None) -> None:
     x, weight, bias = integer_inputs(NAMED["padded_3x3_pool_2"], torch.float32, seed=3)
     expected = conv_relu_pool_reference(x, weight, bias)
@@ -143,6 +148,7 @@ def test_without_a_plan_a_cpu_runs_eagerly_and_an_eager_plan_does_too(no_launche
         by(LayerPlan())(x, weight, bias)
 
 
+@interpreted
 def test_autocast_gives_low_precision_outputs_and_float32_gradients() -> None:
     x, weight, bias = integer_inputs(NAMED["padded_3x3_pool_2"], torch.float32, seed=4)
     weight.requires_grad_()
@@ -156,6 +162,7 @@ def test_autocast_gives_low_precision_outputs_and_float32_gradients() -> None:
     assert weight.grad.dtype == torch.float32
 
 
+@interpreted
 def test_forward_mode_and_transforms_run_eagerly_and_a_second_derivative_is_refused() -> None:
     x, weight, _ = integer_inputs(NAMED["padded_3x3_pool_2"], torch.float32, seed=5)
     _, tangent = torch.func.jvp(lambda t: by(UNPOOLING)(t, weight), (x,), (torch.ones_like(x),))
@@ -170,6 +177,7 @@ def test_forward_mode_and_transforms_run_eagerly_and_a_second_derivative_is_refu
         dx.sum().backward()
 
 
+@interpreted
 def test_the_same_graph_may_run_backward_twice_and_outputs_may_be_edited() -> None:
     x, weight, bias = integer_inputs(NAMED["padded_3x3_pool_2"], torch.float32, seed=6)
     x.requires_grad_()
