@@ -1,30 +1,26 @@
 """Figures of a report as SVG: curves, accuracy by seed, agreement of the first losses, speed, confusion.
 
-Backends differ in colour, lightness, line style and marker at once, so they can be told apart in grey and by
-colour-blind readers. The reference is drawn broad and pale underneath, the others thin and dark on top: where two
+The reference is drawn broad and pale underneath, the others thin and dark on top: where two
 curves coincide, both stay visible. The same records give the same bytes.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from analysis.accuracy import AGREEMENT_LIMIT, loss_differences, seed_scores
 from analysis.conditions import CONDITION, REFERENCE, backends, condition_title, conditions
+from analysis.drawing import OTHER_STYLE, RC, STYLES, Figure, canvas_and_axes, figure, label_text, legend, slug
 from analysis.records import Records
 from analysis.speed import MEASURED
 from analysis.statistics import mean_interval
@@ -34,63 +30,17 @@ _MOST_POINTS = 150
 _LOWEST_DIFFERENCE = 1e-9  # where a difference of exactly 0 is drawn on the logarithmic axis
 _NUMBERS_UP_TO = 12  # classes; a confusion matrix with more is shown without its counts
 
-_RC: Any = {
-    "svg.hashsalt": "tidepool",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#7a8794",
-    "axes.labelcolor": "#1d2733",
-    "axes.grid": True,
-    "grid.color": "#e4e8ec",
-    "axes.axisbelow": True,
-    "xtick.color": "#4a5664",
-    "ytick.color": "#4a5664",
-    "legend.frameon": False,
-}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One drawing: file stem, section of the report it belongs to, caption, and the SVG itself."""
-
-    name: str
-    section: str
-    caption: str
-    svg: str
-
-
-@dataclass(frozen=True)
-class _Style:
-    colour: str
-    line: Any
-    marker: str
-    width: float
-    order: int
-
-
-_STYLES = {
-    REFERENCE: _Style("#e8963e", "-", "s", 3.2, 2),
-    "triton": _Style("#0b4f8a", (0, (4, 1.5)), "o", 1.6, 5),
-    "compile": _Style("#1b8a6b", (0, (1, 1.2)), "^", 1.6, 4),
-    "auto": _Style("#6a2c70", (0, (5, 1.5, 1, 1.5)), "D", 1.6, 3),
-}
-_OTHER_STYLE = _Style("#404040", "-", "v", 1.2, 3)
-
 
 def draw(records: Records, tables: dict[str, pd.DataFrame]) -> list[Figure]:
     """All figures the records allow, for the first MOST_CONDITIONS conditions."""
     figures: list[Figure] = []
     differences = loss_differences(records)
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         for index, (condition, group) in enumerate(conditions(records.runs)):
             if index == MOST_CONDITIONS:
                 break
             metrics = records.metrics[records.metrics["run"].isin(group["run"])]
-            stem = f"{index + 1:02d}-{_slug(condition_title(condition))}"
+            stem = f"{index + 1:02d}-{slug(condition_title(condition))}"
             title = condition_title(condition)
             figures += _curves(stem, title, group, metrics)
             figures += _accuracy(stem, title, group)
@@ -119,7 +69,7 @@ def _curves(stem: str, title: str, group: pd.DataFrame, metrics: pd.DataFrame) -
         if rows.empty:
             continue
         by_epoch = bool(np.isfinite(rows["epoch"]).all())
-        canvas, axes = _canvas()
+        canvas, axes = canvas_and_axes()
         binned = _draw_curves(axes, group, rows, "epoch" if by_epoch else "step", scale)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(left=0)
@@ -127,10 +77,10 @@ def _curves(stem: str, title: str, group: pd.DataFrame, metrics: pd.DataFrame) -
         axes.set_ylabel(label)
         if (limits := _robust_limits(rows["value"] * scale)) is not None:
             axes.set_ylim(*limits)
-        _legend(axes)
+        legend(axes)
         note = f" Each point is the mean of up to {binned} recorded steps." if binned > 1 else ""
         caption = f"{title}: {label}. Thick: mean of the finished runs; thin: each run.{note}"
-        yield _figure(canvas, f"curve-{metric.replace('/', '-')}-{stem}", "curves", caption)
+        yield figure(canvas, f"curve-{metric.replace('/', '-')}-{stem}", "curves", caption)
 
 
 def _draw_curves(axes: Axes, group: pd.DataFrame, rows: pd.DataFrame, x: str, scale: float) -> int:
@@ -143,7 +93,7 @@ def _draw_curves(axes: Axes, group: pd.DataFrame, rows: pd.DataFrame, x: str, sc
     table = pd.DataFrame({"x": points[x].mean(), "y": points["value"].apply(lambda v: v.mean(skipna=False)) * scale})
     table = table.replace([np.inf, -np.inf], np.nan)
     for name, runs in backends(group):
-        style = _STYLES.get(name, _OTHER_STYLE)
+        style = STYLES.get(name, OTHER_STYLE)
         mine = [run for run in runs["run"] if run in table.index.get_level_values("run")]
         for run in mine:
             line = table.loc[run]
@@ -155,7 +105,7 @@ def _draw_curves(axes: Axes, group: pd.DataFrame, rows: pd.DataFrame, x: str, sc
         # Past the end of the shortest run, and where one is NaN, there is no mean.
         mean = pd.DataFrame({"x": places.mean(axis=1), "y": values.mean(axis=1)}).dropna()
         marker = style.marker if len(mean) <= 30 else None
-        label = _label(f"{name}, mean of {len(finished)}" if len(finished) > 1 else name)
+        label = label_text(f"{name}, mean of {len(finished)}" if len(finished) > 1 else name)
         axes.plot(mean["x"], mean["y"], color=style.colour, ls=style.line, lw=style.width, marker=marker,
                   ms=2 + 1.5 * style.width, zorder=style.order, label=label)  # fmt: skip
     return int(points.size().max())
@@ -177,14 +127,14 @@ def _accuracy(stem: str, title: str, group: pd.DataFrame) -> Iterator[Figure]:
     scores = [(name, values) for name, values in scores if np.isfinite(values).any()]
     if not scores:
         return
-    canvas, axes = _canvas(height=1.15 + 0.62 * len(scores))
+    canvas, axes = canvas_and_axes(height=1.15 + 0.62 * len(scores))
     # The view is set by what was measured: at two seeds an interval can be a hundred times as wide.
     measured = [value for _, values in scores for value in values if math.isfinite(value)]
     room = max(0.5 * (max(measured) - min(measured)), 0.1)
     left, right = min(measured) - room, max(measured) + room
     cut = False
     for row, (name, values) in enumerate(reversed(scores)):
-        style = _STYLES.get(name, _OTHER_STYLE)
+        style = STYLES.get(name, OTHER_STYLE)
         # Seeds are spread on a fixed ladder, so that equal accuracies stay countable.
         offsets = (np.arange(len(values)) % 5 - 2) * 0.07 + 0.02
         axes.scatter(
@@ -196,7 +146,7 @@ def _accuracy(stem: str, title: str, group: pd.DataFrame) -> Iterator[Figure]:
             cut |= interval.low < left or interval.high > right
             axes.plot([interval.low, interval.high], [row - 0.32] * 2, color=style.colour, lw=3, solid_capstyle="butt")
         axes.plot([mean, mean], [row - 0.42, row - 0.22], color="#1d2733", lw=2)
-    axes.set_yticks(range(len(scores)), [_label(name) for name, _ in reversed(scores)])
+    axes.set_yticks(range(len(scores)), [label_text(name) for name, _ in reversed(scores)])
     axes.set_ylim(-0.65, len(scores) - 0.45)
     axes.set_xlim(left, right)
     axes.grid(visible=False, axis="y")
@@ -204,23 +154,23 @@ def _accuracy(stem: str, title: str, group: pd.DataFrame) -> Iterator[Figure]:
     caption = f"{title}: test accuracy, one mark a seed; below it the mean (tick) and its 95 % interval (bar, Student)."
     if cut:
         caption += " An interval goes on beyond the figure; its ends are in the CSV."
-    yield _figure(canvas, f"accuracy-{stem}", "accuracy", caption)
+    yield figure(canvas, f"accuracy-{stem}", "accuracy", caption)
 
 
 def _agreement(stem: str, title: str, condition: dict[str, str], differences: pd.DataFrame) -> Iterator[Figure]:
     mine = differences[(differences[CONDITION] == pd.Series(condition)).all(axis=1)]
     if not np.isfinite(mine["relative_difference"]).any():
         return
-    canvas, axes = _canvas(height=2.7)
+    canvas, axes = canvas_and_axes(height=2.7)
     zeros = False
     for name, rows in mine.groupby("backend", sort=False):
-        style = _STYLES.get(str(name), _OTHER_STYLE)
+        style = STYLES.get(str(name), OTHER_STYLE)
         for index, (_, line) in enumerate(rows.groupby("seed", sort=False)):
             value = line["relative_difference"].replace(np.inf, np.nan)
             zeros |= bool((value == 0).any())
             drawn = value.where((value > _LOWEST_DIFFERENCE) | value.isna(), _LOWEST_DIFFERENCE)
             axes.plot(line["step"], drawn, color=style.colour, lw=1, marker=style.marker, ms=3.5, alpha=0.75,
-                      label=_label(f"{name}, each seed") if index == 0 else None)  # fmt: skip
+                      label=label_text(f"{name}, each seed") if index == 0 else None)  # fmt: skip
     axes.set_yscale("log")
     limit = AGREEMENT_LIMIT.get(condition["dtype"])
     if limit is not None:
@@ -228,29 +178,32 @@ def _agreement(stem: str, title: str, condition: dict[str, str], differences: pd
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("relative difference of loss")
     axes.set_xticks(sorted(mine["step"].unique()))
-    _legend(axes)
+    legend(axes)
     note = f" No difference at all is drawn at {_LOWEST_DIFFERENCE:g}." if zeros else ""
     caption = f"{title}: |loss − {REFERENCE} loss| / {REFERENCE} loss at the first steps, same seed.{note}"
-    yield _figure(canvas, f"agreement-{stem}", "agreement", caption)
+    yield figure(canvas, f"agreement-{stem}", "agreement", caption)
 
 
 def _speed(stem: str, title: str, condition: dict[str, str], speed: pd.DataFrame) -> Iterator[Figure]:
     rows = speed[(speed[CONDITION] == pd.Series(condition)).all(axis=1) & (speed["measurement"] == MEASURED)]
     for number, (device, bars) in enumerate(rows.dropna(subset="step_ms_p50_median").groupby("device")):
-        canvas, axes = _canvas(height=1.1 + 0.45 * len(bars))
+        canvas, axes = canvas_and_axes(height=1.1 + 0.45 * len(bars))
         for row, (_, bar) in enumerate(bars.iloc[::-1].iterrows()):
-            style = _STYLES.get(bar["backend"], _OTHER_STYLE)
+            style = STYLES.get(bar["backend"], OTHER_STYLE)
             hatch = {REFERENCE: "", "triton": "//", "compile": "..", "auto": "xx"}.get(bar["backend"], "--")
             median = bar["step_ms_p50_median"]
             axes.barh(row, median, height=0.6, color=style.colour, hatch=hatch, edgecolor="white")
             spread = [[median - bar["step_ms_p50_p20"]], [bar["step_ms_p50_p80"] - median]]
             axes.errorbar(median, row, xerr=spread, color="#1d2733", capsize=3, lw=1.2)
-        labels = [f"{_label(bar['backend'])}\n({_label(bar['conv_library'])})" for _, bar in bars.iloc[::-1].iterrows()]
+        labels = [
+            f"{label_text(bar['backend'])}\n({label_text(bar['conv_library'])})"
+            for _, bar in bars.iloc[::-1].iterrows()
+        ]
         axes.set_yticks(range(len(bars)), labels)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("step time, ms (median of runs; whisker p20–p80)")
         caption = f"{title} on {device}: step time in training, compiled runs only. Shorter is faster."
-        yield _figure(canvas, f"speed-{stem}" + (f"-{number + 1}" if number else ""), "speed", caption)
+        yield figure(canvas, f"speed-{stem}" + (f"-{number + 1}" if number else ""), "speed", caption)
 
 
 def _confusions(stem: str, title: str, group: pd.DataFrame, folders: dict[str, Path]) -> Iterator[Figure]:
@@ -258,8 +211,8 @@ def _confusions(stem: str, title: str, group: pd.DataFrame, folders: dict[str, P
         counts = read_confusion(folders[run["run"]] / "media" / "confusion.csv")
         if counts is None:
             continue
-        labels, matrix = [_label(label) for label in counts[0]], counts[1]
-        canvas, axes = _canvas(height=4.4)
+        labels, matrix = [label_text(label) for label in counts[0]], counts[1]
+        canvas, axes = canvas_and_axes(height=4.4)
         total = matrix.sum(axis=1, keepdims=True)
         share = np.divide(matrix, total, out=np.zeros_like(matrix), where=total > 0)
         axes.imshow(share, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
@@ -281,7 +234,7 @@ def _confusions(stem: str, title: str, group: pd.DataFrame, folders: dict[str, P
             f"{title}, {name}{seed}: {wrong} of {matrix.sum():.0f} test samples wrong. "
             "Shade: share of the true class; numbers: samples."
         )
-        yield _figure(canvas, f"confusion-{_slug(name)}-{stem}", "pictures", caption)
+        yield figure(canvas, f"confusion-{slug(name)}-{stem}", "pictures", caption)
 
 
 def read_confusion(path: Path) -> tuple[list[str], np.ndarray] | None:
@@ -305,37 +258,3 @@ def read_confusion(path: Path) -> tuple[list[str], np.ndarray] | None:
     for (true, predicted), count in cells.items():
         matrix[place[true], place[predicted]] = count
     return labels, matrix
-
-
-def write_figures(figures: Sequence[Figure], folder: Path) -> None:
-    """Write each figure as ``<name>.svg``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for figure in figures:
-        (folder / f"{figure.name}.svg").write_text(figure.svg, encoding="utf-8")
-
-
-def _canvas(width: float = 4.7, height: float = 3.0) -> tuple[Canvas, Axes]:
-    canvas = Canvas(figsize=(width, height), layout="constrained")
-    return canvas, canvas.add_subplot()
-
-
-def _legend(axes: Axes) -> None:
-    """Above the axes, where no curve can run through it."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles and isinstance(axes.figure, Canvas):
-        axes.figure.legend(handles, labels, loc="outside upper left", ncols=2, handlelength=2.8, columnspacing=1.4)
-
-
-def _figure(canvas: Canvas, name: str, section: str, caption: str) -> Figure:
-    buffer = io.StringIO()
-    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return Figure(name, section, caption, buffer.getvalue())
-
-
-def _label(text: str) -> str:
-    """``text`` as a figure can carry it: a dollar sign is a dollar sign, not the start of a formula."""
-    return "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]

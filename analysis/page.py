@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.figures import Figure
+from analysis.drawing import Figure
 from analysis.formatting import MISSING, NOT_MEASURED, TEXT_HEADINGS
 from analysis.speed import INTERPRETED
 
@@ -57,6 +57,8 @@ td small { color: var(--soft); white-space: normal; }
 .good { color: var(--good); } .warn { color: var(--warn); } .bad { color: var(--bad); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); gap: 1.1rem; }
 figure { margin: 0; max-width: 32rem; }
+.figures.wide { grid-template-columns: 1fr; }
+.figures.wide figure { max-width: 48rem; }
 figure svg { width: 100%; height: auto; display: block; }
 figcaption { font-size: .82rem; color: var(--soft); margin-top: .3rem; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
@@ -111,14 +113,14 @@ def section(identity: str, heading: str, *parts: str) -> str:
     return f'<section id="{identity}">\n<h2>{text(heading)}</h2>\n' + "\n".join(parts) + "\n</section>"
 
 
-def table(view: pd.DataFrame, *, long: Iterable[str] = ()) -> str:
+def table(view: pd.DataFrame, *, long: Iterable[str] = (), words: Iterable[str] = ()) -> str:
     """A frame of text as a table that scrolls on its own; a column ``Compared`` becomes headings between the rows.
 
-    ``long`` names columns of sentences, which get room to wrap.
+    ``long`` names columns of sentences, which get room to wrap; ``words`` further columns that are set flush left.
     """
-    wide = frozenset(long)
+    wide, flush_left = frozenset(long), TEXT_HEADINGS | frozenset(words)
     headings = [name for name in view.columns if name != "Compared"]
-    classes = {name: "text" if name in TEXT_HEADINGS else "num" for name in headings}
+    classes = {name: "text" if name in flush_left else "num" for name in headings}
     lines = ["".join(f'<th scope="col" class="{classes[name]}">{text(name)}</th>' for name in headings)]
     before = None
     for _, row in view.iterrows():
@@ -134,14 +136,15 @@ def table(view: pd.DataFrame, *, long: Iterable[str] = ()) -> str:
     return f'<div class="scroll"><table>\n<thead><tr>{lines[0]}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
 
 
-def figure_grid(figures: Sequence[Figure]) -> str:
-    """Drawings side by side where there is room, each with its caption."""
+def figure_grid(figures: Sequence[Figure], *, wide: bool = False) -> str:
+    """Drawings side by side where there is room, each with its caption; ``wide`` ones have a row of their own."""
     items = [
         f"<figure>{inline_svg(figure.svg, f'f{figure.name}-', figure.caption)}"
         f"<figcaption>{text(figure.caption)}</figcaption></figure>"
         for figure in figures
     ]
-    return f'<div class="figures">{"".join(items)}</div>' if items else ""
+    css = "figures wide" if wide else "figures"
+    return f'<div class="{css}">{"".join(items)}</div>' if items else ""
 
 
 def inline_svg(svg: str, prefix: str, label: str) -> str:

@@ -7,7 +7,8 @@ A block of the README is generated from one table under ``results/``::
     <!-- end results -->
 
 The path is relative to ``results/`` beside the README; ``columns=`` is optional. Below the table stands one line from
-the ``environment.json`` beside it: commit, date, machine, versions and the command that rebuilds the table.
+the ``environment.json`` beside it: commit, date, machine, versions and the command that rebuilds the table. Where the
+path is a folder of bench.py's measurements, the block is their summary, "not measured" where a row is missing.
 ``--record`` copies the small evidence of one sweep into ``results/``.
 """
 
@@ -28,6 +29,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
+from analysis.bench_readme import measurement_block
 from analysis.formatting import MISSING, TEXT_HEADINGS, number, shown, significant
 from analysis.recording import RESULTS, record
 from analysis.records import RecordError, check_schema_version, shown_path
@@ -138,6 +140,8 @@ def generate(block: Block, readme: Path) -> list[str]:
     try:
         if not path.resolve().is_relative_to(results.resolve()):
             raise RecordError(f"expected a path below {RESULTS}/")
+        if path.is_dir():
+            return measurement_block(f"{RESULTS}/{block.table}", path, block.columns)
         known, default = (_read_markdown if path.suffix == ".md" else _read_csv)(path)
         columns = _chosen(known, block.columns) if block.columns else default
         return [*_table_lines(columns), "", _provenance(f"{RESULTS}/{block.table}", path.parent / "environment.json")]

@@ -18,6 +18,8 @@ from typing import Any
 import pandas as pd
 
 SCHEMA_VERSION = 1
+BENCH_KIND = "bench"
+"""What config.json and summary.json of a bench.py run say of themselves."""
 STATUSES = ("finished", "diverged", "failed", "interrupted", "unfinished")
 
 # Columns every runs frame has, whatever the files held.
@@ -39,6 +41,10 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 class RecordError(ValueError):
     """Records that cannot be read at all; the message is one line naming the place and what was expected."""
+
+
+class NoRunsError(RecordError):
+    """There is no training run at all where some were expected."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def read_records(paths: Sequence[Path | str], *, skip: Path | None = None) -> Re
     if not rows:
         hint = f"; {len(warnings)} files skipped, first: {warnings[0]}" if warnings else ""
         where = ", ".join(str(path) for path in paths) or "no path given"
-        raise RecordError(f"no run records found under {where} (expected folders with config.json){hint}")
+        raise NoRunsError(f"no run records found under {where} (expected folders with config.json){hint}")
     filled = [frame for frame in metric_frames if not frame.empty]
     metrics = pd.concat(filled, ignore_index=True) if filled else _empty_metrics()
     return Records(_runs_frame(rows), metrics, tuple(dict.fromkeys(warnings)), sweeps, folders)
@@ -169,6 +175,8 @@ def _read_run(folder: Path, warnings: list[str]) -> dict[str, Any] | None:
         return None
     environment = _read_json(folder / "environment.json", warnings) or {}
     config, summary = config or {}, summary or {}
+    if BENCH_KIND in (config.get("kind"), summary.get("kind")):
+        return None  # a run of bench.py, which bench_records reads
     for record, name in ((config, "config.json"), (summary, "summary.json")):
         if not _is_usable(record, folder / name, warnings):
             return None

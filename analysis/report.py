@@ -1,4 +1,4 @@
-"""One report from recorded runs: ``python -m analysis.report <runs or results>… --out report/``.
+"""One report from recorded runs and measurements: ``python -m analysis.report <runs or results>… --out report/``.
 
 Writes ``report.html`` (one file, works offline), ``tables/*.csv`` and ``.md``, ``figures/*.svg``. The same records
 give the same bytes: the only dates are those the runs recorded.
@@ -17,10 +17,15 @@ from typing import NoReturn
 import pandas as pd
 
 from analysis import findings, page
+from analysis.bench_figures import draw_bench
+from analysis.bench_records import BenchRecords
+from analysis.bench_report import TITLE, Section, bench_answers, bench_sections, bench_tables, write_bench_tables
 from analysis.conditions import condition_title, conditions
-from analysis.figures import MOST_CONDITIONS, Figure, draw, example_runs, write_figures
+from analysis.drawing import Figure, write_figures
+from analysis.everything import read_everything
+from analysis.figures import MOST_CONDITIONS, draw, example_runs
 from analysis.formatting import joined, shown
-from analysis.records import RecordError, Records, read_records, shown_path
+from analysis.records import RecordError, Records, shown_path
 from analysis.speed import INTERPRETED, MEASURED
 from analysis.tables import all_tables, write_tables
 
@@ -31,29 +36,32 @@ _PICTURE_NAMES = {"filters": "first-layer filters", "feature_maps": "feature map
 
 
 def write_report(paths: Sequence[Path | str], out: Path | str) -> Path:
-    """Read the runs under ``paths`` and write the report into the folder ``out``; returns the path of report.html.
+    """Read the runs and measurements under ``paths`` and write the report into the folder ``out``; returns the path of
+    report.html.
 
     Tables and figures that an earlier report left in ``out`` are replaced. Raises RecordError, in one line, where
-    there is no readable run or ``out`` cannot be written.
+    there is no readable record or ``out`` cannot be written.
     """
-    report, _ = _write(paths, Path(out))
+    report, _, _ = _write(paths, Path(out))
     return report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: 0, or 2 with one line on stderr where input or arguments are bad."""
-    parser = _Parser(prog="python -m analysis.report", description="Tables, figures and one HTML page from runs.")
+    parser = _Parser(
+        prog="python -m analysis.report", description="Tables, figures and one HTML page from runs and measurements."
+    )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="run folders, or folders that hold runs")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder to write into (default: report)")
     options = parser.parse_args(arguments)
     try:
-        report, records = _write(options.paths, options.out)
+        report, warnings, found = _write(options.paths, options.out)
     except RecordError as error:
         print(f"analysis.report: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    for warning in records.warnings:
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{len(records.runs)} runs -> {report}")
+    print(f"{found} -> {report}")
     return 0
 
 
@@ -63,22 +71,51 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(EXIT_BAD_INPUT)
 
 
-def _write(paths: Sequence[Path | str], out: Path) -> tuple[Path, Records]:
+def _write(paths: Sequence[Path | str], out: Path) -> tuple[Path, tuple[str, ...], str]:
+    """Write the report; returns where it is, warnings, and what was found, in words."""
     # A report written into the folder it reads must not read itself back; a report over the runs' own root may.
     inside = not any(Path(os.path.realpath(path)).is_relative_to(os.path.realpath(out)) for path in paths)
-    records = read_records(paths, skip=out if inside else None)
+    skip = out if inside else None
+    records, bench = read_everything(paths, skip=skip)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        tables = all_tables(records)
-        figures = draw(records, tables)
+        measured = bench_tables(bench)
+        drawn = draw_bench(bench, measured["kernel_speed"]) if "kernel_speed" in measured else []
+        tables = {} if records is None else all_tables(records)
+        figures = [] if records is None else draw(records, tables)
         _remove_former(out)
         write_tables(tables, out / "tables")
-        write_figures(figures, out / "figures")
+        write_bench_tables(measured, out / "tables")
+        write_figures([*figures, *drawn], out / "figures")
         report = out / "report.html"
-        report.write_text(_html(records, tables, figures, _command(paths, out)), encoding="utf-8")
+        command = _command(paths, out)
+        sections = bench_sections(bench, measured, drawn)
+        if records is None:
+            text = _bench_html(bench, bench_answers(bench, measured), sections, command)
+        else:
+            text = _html(records, tables, figures, sections, command)
+        report.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RecordError(f"{out}: cannot write the report there ({error.strerror or error})") from error
-    return report, records
+    found = [f"{len(records.runs)} runs"] if records is not None else []
+    found += [f"{len(bench.folders)} folders of measurements"] if not bench.empty else []
+    warnings = (*(records.warnings if records is not None else ()), *bench.warnings)
+    return report, warnings, " and ".join(found)
+
+
+def _bench_html(
+    bench: BenchRecords, answers: list[tuple[str, list[str]]], sections: list[Section], command: str
+) -> str:
+    """A page about measurements alone."""
+    sections = [*sections, ("rebuild", "How to rebuild this report", _rebuild_parts(bench.warnings, command))]
+    links = " ".join(f'<a href="#{key}" title="{page.text(heading)}">{key}</a>' for key, heading, _ in sections)
+    rows = "\n".join(f"<dt>{page.text(name)}</dt><dd>{page.paragraphs(lines)}</dd>" for name, lines in answers)
+    first = (
+        f'<p class="eyebrow">Tidepool report</p>\n<h1>{page.text(TITLE)}</h1>\n'
+        f'<section class="first"><dl>\n{rows}\n</dl></section>\n<nav>{links}</nav>'
+    )
+    body = [first, *(page.section(key, heading, *parts) for key, heading, parts in sections)]
+    return page.document(f"{TITLE} · Tidepool report", body)
 
 
 def _remove_former(out: Path) -> None:
@@ -97,7 +134,13 @@ def _command(paths: Sequence[Path | str], out: Path) -> str:
     )
 
 
-def _html(records: Records, tables: dict[str, pd.DataFrame], figures: list[Figure], command: str) -> str:
+def _html(
+    records: Records,
+    tables: dict[str, pd.DataFrame],
+    figures: list[Figure],
+    measured: list[Section],
+    command: str,
+) -> str:
     of = {name: [figure for figure in figures if figure.section == name] for name in
           ("accuracy", "curves", "agreement", "speed", "pictures")}  # fmt: skip
     sections = [
@@ -105,10 +148,11 @@ def _html(records: Records, tables: dict[str, pd.DataFrame], figures: list[Figur
         ("curves", "Learning curves", [page.figure_grid(of["curves"]) or page.paragraphs(["No curve was recorded."])]),
         ("agreement", "Agreement of the first losses", _agreement_parts(tables["agreement"], of["agreement"])),
         ("speed", "Speed in training", _speed_parts(tables["speed"], of["speed"])),
+        *measured,
         ("pictures", "What the networks saw", _seen_parts(records, of["pictures"])),
         ("environment", "Environment", [_environment_part(records)]),
         ("runs", "All runs", [_runs_intro(records), page.table(shown("runs", tables["runs"]), long=("Run", "Reason"))]),
-        ("rebuild", "How to rebuild this report", _rebuild_parts(records, command)),
+        ("rebuild", "How to rebuild this report", _rebuild_parts(records.warnings, command)),
     ]
     title = findings.title(records)
     body = [_first_screen(title, records, tables, [(key, heading) for key, heading, _ in sections])]
@@ -240,15 +284,15 @@ def _runs_intro(records: Records) -> str:
     return page.paragraphs(lines)
 
 
-def _rebuild_parts(records: Records, command: str) -> list[str]:
+def _rebuild_parts(warnings: Sequence[str], command: str) -> list[str]:
     parts = [
         page.paragraphs(["From the folder the runs were read in:"]),
         f"<pre>{page.text(command)}</pre>",
         page.paragraphs(["The same numbers, one measurement a row, stand beside this page in tables/ (CSV, Markdown); "
                          "the drawings in figures/ (SVG)."]),
     ]  # fmt: skip
-    if records.warnings:
-        parts += ["<h3>Skipped while reading</h3>", page.bullets(records.warnings)]
+    if warnings:
+        parts += ["<h3>Skipped while reading</h3>", page.bullets(warnings)]
     return parts
 
 

@@ -202,6 +202,27 @@ def median_ratio(
     return ratio, Interval(float(low), float(high), level)
 
 
+def median_interval(
+    values: Sequence[float], *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, Interval]:
+    """The median of values of one process each and its percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
+
+    One process has no spread to resample: the median stands, the interval is NaN. The same input gives the same
+    interval (``seed``).
+    """
+    x = np.asarray(values, dtype=np.float64)
+    undefined = Interval(math.nan, math.nan, level)
+    if x.size == 0:
+        return math.nan, undefined
+    middle = float(np.median(x))
+    if x.size < 2 or not math.isfinite(middle):
+        return middle, undefined
+    rng = np.random.default_rng(seed)
+    medians = np.median(x[rng.integers(x.size, size=(resamples, x.size))], axis=1)
+    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
+    return middle, Interval(float(low), float(high), level)
+
+
 def _std(x: np.ndarray) -> float:
     """Sample standard deviation; what rounding alone makes of equal values (under 1e-12 of their size) is zero."""
     std = float(x.std(ddof=1))

@@ -9,8 +9,10 @@ import pandas as pd
 
 from analysis import findings, formatting
 from analysis.accuracy import accuracy_table, agreement_table
+from analysis.bench_report import bench_text
 from analysis.conditions import conditions
-from analysis.records import Records, read_records
+from analysis.everything import read_everything
+from analysis.records import Records
 from analysis.speed import speed_table
 
 
@@ -35,10 +37,12 @@ def write_tables(tables: dict[str, pd.DataFrame], folder: Path) -> None:
 def comparison_text(paths: Sequence[Path | str]) -> str:
     """The comparison for a terminal: what ran, accuracy and speed beside the reference, what is not measured.
 
-    Raises RecordError, in one line, where ``paths`` hold no readable run.
+    Raises RecordError, in one line, where ``paths`` hold no readable record.
     """
-    records = read_records(paths)
-    return findings.terminal_text(records, all_tables(records))
+    records, bench = read_everything(paths)
+    parts = [] if records is None else [findings.terminal_text(records, all_tables(records))]
+    parts += [] if bench.empty else [bench_text(bench)]
+    return "\n\n".join(parts)
 
 
 def runs_table(records: Records) -> pd.DataFrame:

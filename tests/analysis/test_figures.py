@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.figures import Figure, draw, read_confusion
+from analysis.drawing import Figure
+from analysis.figures import draw, read_confusion
 from analysis.records import read_records
 from analysis.tables import all_tables
 from tests.analysis.run_writer import write_run, write_sweep

@@ -226,7 +226,7 @@ def test_environment_line_tells_what_was_and_was_not_recorded(
         ("speeds/ragged.csv", "rows of different lengths, expected 2 cells in each"),
         ("speeds/accuracy.csv", "not the accuracy table of a report"),
         ("speeds/words.md", "expected one Markdown table"),
-        ("speeds", "results/speeds: cannot be read"),
+        ("speeds", "results/speeds: no measurements of bench.py in this folder"),
         ("alone/alone.csv", "results/alone/environment.json: no such file"),
     ],
 )
@@ -305,7 +305,7 @@ def test_record_writes_tables_environment_and_sweep(sweep: Path, capsys: pytest.
     assert main(["--record", "runs/quickstart", "--out", "results/quickstart"]) == 0
     assert capsys.readouterr() == ("6 runs -> results/quickstart\n", "")
     out = Path("results/quickstart")
-    names = ["accuracy.csv", "agreement.csv", "environment.json", "runs.csv", "speed.csv", "sweep.json"]
+    names = ["accuracy.csv", "agreement.csv", "environment.json", "networks.csv", "runs.csv", "speed.csv", "sweep.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert (out / "sweep.json").read_bytes() == (sweep / "sweep.json").read_bytes()
     for name, table in all_tables(read_records([sweep])).items():
