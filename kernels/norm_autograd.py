@@ -51,6 +51,7 @@ class ConvNormAct(_SingleLevelFunction):
         ctx.set_materialize_grads(False)
         ctx.x_size, ctx.layer, ctx.training = x.shape, layer, momentum is not None
         ctx.channels_last = output_format(x)
+        ctx.given = [t is not None for t in (x, weight, norm_weight, norm_bias, conv_bias, residual)]
         affine = norm_weight if norm_weight is not None else norm_bias
         ctx.norm_dtype = z.dtype if affine is None else affine.dtype
         ctx.residual_dtype = None if residual is None else residual.dtype
@@ -62,9 +63,8 @@ class ConvNormAct(_SingleLevelFunction):
         if grad is None:
             return unasked
         x, weight, z, conv_code, coefficients, code, residual = ctx.saved_tensors
-        edges = zip(ctx.needs_input_grad, ctx.next_functions, strict=False)
-        asked = [needs and will_run(node) for needs, (node, _) in edges] + [False] * 6
-        needs_x, needs_weight, needs_norm_weight, needs_norm_bias, needs_conv_bias, needs_residual = asked[:6]
+        asked = _asked_for(ctx)
+        needs_x, needs_weight, needs_norm_weight, needs_norm_bias, needs_conv_bias, needs_residual = asked
         needs = [needs_x or needs_weight or needs_conv_bias, needs_residual, needs_norm_weight, needs_norm_bias]
         dz, dresidual, dnorm_weight, dnorm_bias = ops.conv_norm_act_backward(
             grad, z, code, coefficients, residual, ctx.norm_dtype, ctx.residual_dtype, ctx.training, needs,
@@ -80,8 +80,15 @@ class ConvNormAct(_SingleLevelFunction):
             wanted = (needs_weight, needs_conv_bias)
             dweight, dconv_bias = ops.conv_relu_pool_wgrad(dz, conv_code, nothing, x, weight, *wanted, convolution)
         gradients = (dx, dweight, dnorm_weight, dnorm_bias, dconv_bias, dresidual)
-        asked_for = [gradient if wants else None for gradient, wants in zip(gradients, asked[:6], strict=True)]
+        asked_for = [gradient if wants else None for gradient, wants in zip(gradients, asked, strict=True)]
         return (*asked_for, *unasked[6:])
+
+
+def _asked_for(ctx: Any) -> list[bool]:
+    """Which of the six differentiable inputs need a gradient of this backward."""
+    nodes = iter(ctx.next_functions)  # of those inputs that are tensors
+    edges = zip(ctx.needs_input_grad, [next(nodes)[0] if given else None for given in ctx.given], strict=False)
+    return [needs and will_run(node) for needs, node in edges]
 
 
 def _autograd(

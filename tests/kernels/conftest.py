@@ -49,6 +49,18 @@ LAYERS = (
 )
 """ATen's convolutions, pools, and the products they could be written as."""
 
+NORMS = (
+    "native_batch_norm",
+    "native_batch_norm_backward",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit.no_stats",
+    "_batch_norm_with_update",
+    "batch_norm_backward",
+    "var_mean.correction",
+    "mean.dim",
+)
+"""ATen's batch norms, and the reductions they and a global average pool could be written as."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Warnings that are expected and say nothing about a test."""
@@ -67,9 +79,9 @@ def fresh_launches() -> None:
     forget_calls()
 
 
-@pytest.fixture
-def no_pytorch_layers() -> Iterator[None]:
-    """PyTorch's convolutions, pools and matrix products raise AssertionError, whoever calls them, from C++ too."""
+@contextlib.contextmanager
+def _refusing(names: tuple[str, ...]) -> Iterator[None]:
+    """These ATen operators raise AssertionError, whoever calls them, from C++ too."""
 
     def raising(name: str) -> Any:
         def refuse(*_: Any, **__: Any) -> None:
@@ -80,10 +92,24 @@ def no_pytorch_layers() -> Iterator[None]:
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of overriding kernels, which is meant
-        for name in LAYERS:
+        for name in names:
             library.impl(name, raising(name), DEVICE.upper())
     yield
     library._destroy()
+
+
+@pytest.fixture
+def no_pytorch_layers() -> Iterator[None]:
+    """PyTorch's convolutions, pools and matrix products raise AssertionError, whoever calls them, from C++ too."""
+    with _refusing(LAYERS):
+        yield
+
+
+@pytest.fixture
+def no_pytorch_norms() -> Iterator[None]:
+    """The same, and PyTorch's batch norms and means."""
+    with _refusing(LAYERS + NORMS):
+        yield
 
 
 @contextlib.contextmanager

@@ -1,0 +1,212 @@
+"""The registered operators around a norm: opcheck, autograd's rules, autocast, torch.compile."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import AvgPool, MaxPool, conv_norm_act, launch
+from kernels.norm_arguments import parse_norm_layer
+from kernels.norm_registration import ops
+from tests.kernels.exact import DEVICE
+from tests.kernels.norm_layers import NAMED, NormLayer, call, leaves, norm_tensors
+
+TESTS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+LAYERS = {
+    "residual max": ("relu", MaxPool(2), False, True),
+    "silu average": ("silu", AvgPool(2), False, True),
+    "pool first": ("relu", MaxPool(2), True, False),
+}
+
+
+def arguments(name: str, differentiable: bool, channels_last: bool) -> tuple[list[Tensor | None], str]:
+    """The operators' tensors, running statistics included, and the layer's text."""
+    activation, pool, pool_first, has_residual = LAYERS[name]
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*size: int) -> Tensor:
+        tensor = torch.randn(size, generator=generator).to(DEVICE)
+        if channels_last and len(size) == 4:
+            tensor = tensor.to(memory_format=torch.channels_last)
+        return tensor.requires_grad_(differentiable)
+
+    norm = [normal(4), normal(4), torch.zeros(4, device=DEVICE), torch.ones(4, device=DEVICE)]
+    residual = normal(2, 4, 6, 5) if has_residual else None
+    layer = parse_norm_layer((3, 3), 1, 1, 1, 1, activation, pool, pool_first)
+    return [normal(2, 3, 6, 5), normal(4, 3, 3, 3), *norm, None, residual], layer
+
+
+def opcheck(operator: Any, arguments: tuple[Any, ...], tests: tuple[str, ...] = TESTS) -> None:
+    assert set(torch.library.opcheck(operator.default, arguments, test_utils=tests).values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_opcheck_of_training(name: str) -> None:
+    """That running_mean and running_var change and nothing else does is part of the schema, and checked."""
+    tensors, layer = arguments(name, differentiable=True, channels_last=name == "silu average")
+    opcheck(ops.conv_norm_act_training, (*tensors, 0.1, 1e-5, layer))
+
+
+def test_opcheck_of_inference_and_without_optional_tensors() -> None:
+    tensors, layer = arguments("residual max", differentiable=True, channels_last=True)
+    opcheck(ops.conv_norm_act, (*tensors, 1e-5, layer))
+    x, weight = tensors[:2]
+    opcheck(ops.conv_norm_act_training, (x, weight, None, None, None, None, None, None, 0.1, 1e-5, layer), TESTS[:3])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_opcheck_of_the_internal_operators(name: str) -> None:
+    tensors, layer = arguments(name, differentiable=False, channels_last=False)
+    opcheck(ops.conv_norm_act_forward, (*tensors, 1e-5, layer), TESTS[:3])
+    opcheck(ops.conv_norm_act_forward_training, (*tensors, 0.1, 1e-5, layer), TESTS[:3])
+    y, z, _, coefficients, code = ops.conv_norm_act_forward(*tensors, 1e-5, layer)
+    x, weight, residual = tensors[0], tensors[1], tensors[-1]
+    assert x is not None
+    assert weight is not None
+    dtype = None if residual is None else residual.dtype
+    for needs in ([True, residual is not None, True, True], [False, False, False, True]):
+        given = (torch.ones_like(y), z, code, coefficients, residual, torch.float32, dtype, True, needs)
+        opcheck(ops.conv_norm_act_backward, (*given, list(x.shape), list(weight.shape), layer), TESTS[:3])
+
+
+@contextlib.contextmanager
+def noted_launches(launched: list[str]) -> Iterator[None]:
+    """Append the name of every kernel that is launched."""
+    usual = launch._launcher
+
+    def noting(kernel: Any, grid: tuple[int, ...], *arguments: Any, **keywords: Any) -> None:
+        launched.append(kernel.__name__)
+        usual(kernel, grid, *arguments, **keywords)
+
+    launch.replace_launcher(noting)
+    try:
+        yield
+    finally:
+        launch.replace_launcher(None)
+
+
+DIFFERENTIABLE = ("x", "weight", "norm_weight", "norm_bias", "conv_bias", "residual")
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("wanted", [*[(name,) for name in DIFFERENTIABLE], ("x", "norm_bias")], ids="+".join)
+def test_only_the_gradients_asked_for_are_computed(wanted: tuple[str, ...], training: bool) -> None:
+    """The gradient equals the one computed with all others, and no kernel runs that it does not need."""
+    layer = NormLayer("all", (2, 3, 5, 6), (4, 3, 3, 3), {"padding": 1}, residual=True, conv_bias=True)
+    tensors = norm_tensors(layer, torch.float32, torch.float32, seed=0)
+    every = leaves({name: None if t is None else t.to(DEVICE) for name, t in tensors.items()})
+    call(layer, every, "triton", training=training).square().sum().backward()
+    some = leaves({name: None if t is None else t.to(DEVICE) for name, t in tensors.items()}, wanted)
+    y = call(layer, some, "triton", training=training)
+    launched: list[str] = []
+    with noted_launches(launched):
+        y.square().sum().backward()
+    for name in wanted:
+        expected, found = every[name], some[name]
+        assert expected is not None
+        assert found is not None
+        assert expected.grad is not None
+        assert found.grad is not None
+        assert torch.equal(found.grad, expected.grad), name
+    sums, dz = {"norm_weight", "norm_bias"}, {"x", "weight", "conv_bias"}
+    assert ("conv_norm_act_reduce_kernel" in launched) == bool(set(wanted) & (sums | (dz if training else set())))
+    assert ("conv_norm_act_dnorm_kernel" in launched) == bool(set(wanted) & (dz | {"residual"}))
+    assert any("dgrad" in kernel for kernel in launched) == ("x" in wanted)
+    assert any("wgrad" in kernel for kernel in launched) == bool(set(wanted) & {"weight", "conv_bias"})
+
+
+def test_autograd_grad_computes_only_what_it_returns() -> None:
+    layer = NAMED["resnet_block"]
+    given = leaves(norm_tensors(layer, torch.float32, torch.float32, seed=0))
+    placed = {
+        name: None if t is None else t.detach().to(DEVICE).requires_grad_(t.requires_grad) for name, t in given.items()
+    }
+    y = call(layer, placed, "triton")
+    (dresidual,) = torch.autograd.grad(y.sum(), [placed["residual"]], retain_graph=True)  # type: ignore[list-item]
+    dx, dweight = torch.autograd.grad(y.sum(), [placed["x"], placed["weight"]])  # type: ignore[list-item]
+    assert [t.shape for t in (dresidual, dx, dweight)] == [y.shape, layer.x, layer.weight]
+
+
+def test_second_derivatives_and_forward_mode_are_refused_in_one_line() -> None:
+    layer = NAMED["downsample"]
+    given = leaves(norm_tensors(layer, torch.float32, torch.float32, seed=0))
+    placed = {n: None if t is None else t.detach().to(DEVICE).requires_grad_(t.requires_grad) for n, t in given.items()}
+    y = call(layer, placed, "triton")
+    x = placed["x"]
+    assert x is not None
+    (dx,) = torch.autograd.grad(y.square().sum(), [x], create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"conv_.* with backend='triton' has no second derivative"):
+        dx.sum().backward()
+    with torch.autograd.forward_ad.dual_level():
+        placed["x"] = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x))
+        with pytest.raises(NotImplementedError, match="conv_norm_act with backend='triton' has no forward-mode"):
+            call(layer, placed, "triton")
+
+
+@pytest.mark.parametrize("residual_dtype", [None, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("training", [True, False])
+def test_autocast_convolves_in_bfloat16_and_norms_in_float32(
+    training: bool, residual_dtype: torch.dtype | None
+) -> None:
+    """Dtypes of results and gradients are eager PyTorch's, also where a float32 residual makes the sum float32."""
+    layer = NormLayer("block", (2, 3, 6, 5), (4, 3, 3, 3), {"padding": 1}, residual=residual_dtype is not None)
+    tensors = norm_tensors(layer, torch.float32, torch.float32, seed=0)
+    if tensors["residual"] is not None and residual_dtype is not None:
+        tensors["residual"] = tensors["residual"].to(residual_dtype)
+    found = {}
+    for backend in ("triton", "cudnn"):
+        device = DEVICE if backend == "triton" else "cpu"
+        placed = leaves({name: None if t is None else t.to(device) for name, t in tensors.items()})
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            y = call(layer, placed, backend, training=training)
+            with torch.no_grad():
+                inferred = call(layer, placed, backend, training=False)
+        y.float().square().sum().backward()
+        gradients = {name: t.grad for name, t in placed.items() if t is not None and t.requires_grad}
+        found[backend] = {"y": y.detach(), "inferred": inferred, **gradients, "mean": placed["running_mean"]}
+    for name, expected in found["cudnn"].items():
+        ours = found["triton"][name]
+        assert ours is not None
+        assert expected is not None
+        assert ours.dtype == expected.dtype, name
+        torch.testing.assert_close(
+            ours.cpu().float(), expected.float(), rtol=0.05, atol=0.05 * expected.float().abs().max()
+        )
+
+
+@pytest.fixture
+def fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile's CPU code needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_fullgraph_compile_keeps_gradients_and_the_updates_of_running_statistics(fresh_dynamo: None) -> None:
+    """Two layers and a gate's worth of glue in one graph; three steps, so that stale statistics would show."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 3, 3, 3, generator=generator).to(DEVICE)
+
+    def step(x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        z = conv_norm_act(x, weight, None, None, mean, variance, padding=1, training=True, backend="triton")
+        return conv_norm_act(
+            z, weight, None, None, mean, variance, padding=1, residual=x, training=False, backend="triton"
+        )
+
+    compiled = torch.compile(step, fullgraph=True)
+    outcomes = []
+    for function in (step, compiled):
+        leaf = weight.clone().requires_grad_()
+        mean, variance = torch.zeros(3, device=DEVICE), torch.ones(3, device=DEVICE)
+        for batch in range(3):
+            x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(batch)).to(DEVICE)
+            function(x, leaf, mean, variance).square().sum().backward()
+        assert leaf.grad is not None
+        outcomes.append((leaf.grad, mean, variance))
+    for eager, graph in zip(*outcomes, strict=True):
+        torch.testing.assert_close(graph, eager, rtol=1e-6, atol=1e-6)
