@@ -2,8 +2,8 @@
 
 Each layer's call is repeated by itself at its own sizes, and what it starts is written down: this project's kernels by
 name, PyTorch's operators as aten::name. Where this project's kernels are asked for they are not run, only listed, so
-that sizes of real networks take seconds; without a GPU the list is what the interpreter would run. What several gradients
-of a layer share is listed with each of them, and runs once in a step. Costs are explained in `models.coverage_costs`.
+that sizes of real networks take seconds; without a GPU the list is what the interpreter would run. What several
+gradients of a layer share is listed with each of them, and runs once in a step. Costs: see `models.coverage_costs`.
 """
 
 import argparse
@@ -59,18 +59,23 @@ def cover(model: nn.Module, size: Sequence[int], dtype: torch.dtype = torch.floa
     """
     model.to(dtype).train()
     names = {module: name or "(network)" for name, module in model.named_modules()}
+    running: list[str] = ["(network)"]
     owners: list[str] = []
     with recorded_calls() as calls:
 
+        def before(module: nn.Module, inputs: Any) -> None:
+            owners.extend([running[-1]] * (len(calls) - len(owners)))
+            running.append(names[module])
+
         def after(module: nn.Module, inputs: Any, output: Any) -> None:
-            """Modules end from the inside out: what has no owner yet was called by this one itself."""
             if isinstance(module, nn.Linear):
                 (x,) = inputs
                 sizes = tuple(x.shape), tuple(output.shape)
                 calls.append(Call("linear", *sizes, "PyTorch", x.dtype, x.requires_grad, linear=module))
-            owners.extend([names[module]] * (len(calls) - len(owners)))
+            owners.extend([running.pop()] * (len(calls) - len(owners)))
 
-        hooks = [module.register_forward_hook(after) for module in names]
+        hooks = [module.register_forward_pre_hook(before) for module in names]
+        hooks += [module.register_forward_hook(after) for module in names]
         try:
             model(torch.empty(*size, device="meta", dtype=dtype))
         finally:

@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels import INTERPRETED
 from kernels.arguments import ArgumentError
 from models import FuseReport, build_model, fuse
 from models.fuse import FusedCall
 from tests.models.foreign_networks import NETWORKS
+from tests.models.network_step import without_pytorchs
 
 
 def _pair(build: Callable[[], nn.Module], backend: str = "cudnn") -> tuple[nn.Module, nn.Module, FuseReport]:
@@ -430,6 +432,33 @@ def test_a_network_without_convolutions_comes_back() -> None:
     fused, report = fuse(network)
     assert fused is network
     assert report == FuseReport()
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="compiled kernels take CUDA tensors")
+@pytest.mark.parametrize("name", ["lenet", "resnet", "efficientnet"])
+def test_on_this_projects_kernels_the_fused_network_is_the_network(name: str) -> None:
+    build, size, _ = NETWORKS[name]
+    plain, fused, _ = _pair(build, backend="triton")
+    _assert_alike(plain, fused, *size, steps=1, exact=False)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="compiled kernels take CUDA tensors")
+def test_fully_fused_networks_call_no_convolution_pool_or_norm_of_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, fused, report = _pair(NETWORKS["resnet"][0], backend="triton")
+    assert not report.skipped
+    with without_pytorchs(monkeypatch):
+        fused(torch.randn(2, 3, 8, 8)).square().sum().backward()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "googlenet", "squeezenet1_1", "mobilenet_v2", "efficientnet_b0"])
+def test_torchvisions_networks_are_what_they_were(name: str, torchvision: Any) -> None:
+    settings = {"init_weights": False} if name == "googlenet" else {}
+    plain, fused, report = _pair(lambda: getattr(torchvision, name)(num_classes=10, **settings))
+    counts = {"resnet18": 20, "googlenet": 59, "squeezenet1_1": 26, "mobilenet_v2": 52, "efficientnet_b0": 65}
+    assert len(report.fused) == counts[name]
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(fused.eval()(x), plain.eval()(x))
 
 
 def test_an_unknown_backend_is_refused() -> None:

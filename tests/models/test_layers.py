@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from kernels import AvgPool, MaxPool
-from models.layers import ConvReLUPool, fully_connected
+from models.layers import AdaptiveAvgPool, ConvNormAct, ConvReLUPool, fully_connected, pool_where_it_fits
 
 
 def _input(channels: int = 4) -> torch.Tensor:
@@ -70,6 +70,57 @@ def test_fully_connected_weights_start_likewise(rectified: bool, variance: float
     layer = fully_connected(300, 500, rectified=rectified)
     assert layer.bias.abs().max() == 0
     assert layer.weight.square().mean().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / 150_000))
+
+
+@pytest.mark.parametrize(("rank", "conv", "pool"), [(1, F.conv1d, F.max_pool1d), (3, F.conv3d, F.max_pool3d)])
+def test_other_ranks(rank: int, conv: Any, pool: Any) -> None:
+    layer = ConvReLUPool(2, 3, 3, rank=rank, padding=1, pool=MaxPool(2), backend="cudnn")
+    x = torch.randn(2, 2, *(6, 5, 4)[:rank], generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(layer(x), pool(conv(x, layer.weight, layer.bias, padding=1).relu(), 2))
+
+
+def test_kernels_have_a_number_for_each_dimension() -> None:
+    assert ConvReLUPool(2, 3, (1, 3, 5), rank=3).weight.shape == (3, 2, 1, 3, 5)
+    with pytest.raises(ValueError, match=r"^kernel_size=\(3, 3\), rank=3; expected"):
+        ConvReLUPool(2, 3, (3, 3), rank=3)
+
+
+@pytest.mark.parametrize("pool_first", [False, True])
+def test_norm_residual_activation_and_pool_in_their_order(pool_first: bool) -> None:
+    layer = ConvNormAct(4, 6, 3, padding=1, activation="silu", pool=MaxPool(2), pool_first=pool_first, backend="cudnn")
+    z = F.conv2d(_input(), layer.conv.weight, padding=1)
+    z = F.max_pool2d(z, 2) if pool_first else z
+    residual = torch.ones_like(z)
+    y = F.silu(F.batch_norm(z, None, None, training=True) + residual)
+    torch.testing.assert_close(layer(_input(), residual), y if pool_first else F.max_pool2d(y, 2))
+    assert layer.norm.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (8, 13), (3, 20)])
+@pytest.mark.parametrize("output", [(7, 7), (6, 6), (5, 9)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_adaptive_pools_are_pytorchs(size: tuple[int, int], output: tuple[int, int], dtype: torch.dtype) -> None:
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    torch.testing.assert_close(AdaptiveAvgPool(output)(x), F.adaptive_avg_pool2d(x, output))
+
+
+def test_an_adaptive_pool_of_the_right_size_is_nothing() -> None:
+    x = torch.randn(2, 3, 7, 7)
+    assert AdaptiveAvgPool((7, 7))(x) is x
+
+
+@pytest.mark.parametrize("size", [(4, 5), (1, 5), (4, 1), (2, 1)])
+@pytest.mark.parametrize(("window", "padding"), [((2, 2), None), ((1, 2), None), ((2, 2), (0, 1))])
+def test_pools_leave_alone_what_they_do_not_fit(size: Any, window: Any, padding: Any) -> None:
+    pool, left = pool_where_it_fits(size, window, padding)
+    layer = ConvReLUPool(1, 1, 1, pool=pool, backend="cudnn")
+    assert tuple(layer(torch.zeros(1, 1, *size)).shape[2:]) == left
+    for whole, side, rest in zip(size, window, left, strict=True):
+        assert rest == whole if whole < side else rest >= whole // side
+
+
+def test_one_pixel_is_not_pooled() -> None:
+    assert pool_where_it_fits((1, 1), (2, 2)) == (None, (1, 1))
 
 
 def test_its_description_names_what_it_runs() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from models import available_models, build_model, register
+from models import available_models, build_model, input_kind, model_options, register
 
 
 def _refusal(name: str = "convnet", **arguments: Any) -> str:
@@ -53,25 +53,88 @@ def test_values_out_of_range(arguments: dict[str, Any], message: str) -> None:
     assert _refusal(**arguments) == message
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("lenet5", "image"), ("vggish", "image"), ("conv1d_audio", "waveform"), ("c3d", "video")]
+)
+def test_what_a_network_takes(name: str, kind: str) -> None:
+    assert input_kind(name) == kind
+
+
+def test_kind_and_options_of_an_unknown_name_are_refused() -> None:
+    for function in (input_kind, model_options):
+        with pytest.raises(ValueError, match=r"^unknown model 'lenet6'; expected one of: alexnet, "):
+            function("lenet6")
+
+
+def test_options_are_listed_with_their_defaults() -> None:
+    assert model_options("searchable") == {"depth": 2, "width": 32, "kernel_size": 3, "skips": True}
+    assert model_options("lenet5") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("c3d", (8, 8), "image_size=(8, 8); expected one number or (frames, height, width)"),
+        ("c3d", (0, 8, 8), "image_size frames=0; expected a whole number of at least 1"),
+        ("conv1d_audio", (8, 8), "image_size=(8, 8); expected one number or (samples,)"),
+        ("conv1d_audio", 0, "image_size samples=0; expected a whole number of at least 1"),
+    ],
+)
+def test_sizes_have_a_number_for_each_dimension(name: str, size: Any, message: str) -> None:
+    assert _refusal(name, image_size=size) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("searchable", {"kernel_size": 4}, "kernel_size=4; expected an odd number, so that sizes stay the same"),
+        ("searchable", {"skips": 1}, "skips=1; expected True or False"),
+        ("vgg11", {"dropout": 1.0}, "dropout=1.0; expected a number from 0 to below 1"),
+        ("efficientnet_b0", {"width": 0}, "width=0; expected a finite number above 0"),
+        ("efficientnet_b0", {"stochastic_depth": True}, "stochastic_depth=True; expected a number from 0 to below 1"),
+        ("resnet18", {"depth": 0}, "depth=0; expected a whole number of at least 1"),
+    ],
+)
+def test_options_out_of_range(name: str, options: dict[str, Any], message: str) -> None:
+    assert _refusal(name, **options) == message
+
+
 @pytest.mark.parametrize("hidden", [64, "64", None])
 def test_hidden_must_be_a_sequence(hidden: Any) -> None:
     assert _refusal("mlp", hidden=hidden).startswith(f"hidden={hidden!r}; expected a sequence of layer sizes")
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet5"])
+@pytest.mark.parametrize("name", ["mlp", "lenet5", "vggish", "c3d"])
 def test_networks_whose_weights_depend_on_the_size_say_so(name: str) -> None:
     assert _refusal(name, image_size=None).startswith(f"model '{name}' needs image_size")
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("lenet5", 4), ("convnet", 8)])
-def test_too_small_pictures_are_told_the_smallest_size(name: str, smallest: int) -> None:
-    message = _refusal(name, image_size=(smallest - 1, 40))
+SMALLEST: dict[str, tuple[int, dict[str, Any]]] = {
+    "lenet5": (4, {}),
+    "convnet": (8, {}),
+    "searchable": (8, {}),
+    "speednet": (9, {}),
+    "vgg16": (32, {"width": 2, "hidden": 4}),
+    "vgg11_bn": (32, {"width": 2, "hidden": 4}),
+    "alexnet": (63, {"width": 2, "hidden": 4}),
+}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_too_small_pictures_are_told_the_smallest_size(name: str) -> None:
+    smallest, options = SMALLEST[name]
+    message = _refusal(name, image_size=(smallest - 1, 80))
     expected = (
-        f"model '{name}' cannot take {smallest - 1}x40 pictures; the smallest size it takes is {smallest}x{smallest}"
+        f"model '{name}' cannot take {smallest - 1}x80 pictures; the smallest size it takes is {smallest}x{smallest}"
     )
     assert message == expected
-    model = build_model(name, num_classes=3, image_size=smallest, backend="cudnn").eval()
+    model = build_model(name, num_classes=3, image_size=smallest, backend="cudnn", **options).eval()
     assert model(torch.zeros(1, 3, smallest, smallest)).shape == (1, 3)
+
+
+def test_too_short_waveforms_are_told_the_shortest() -> None:
+    message = _refusal("conv1d_audio", image_size=1019)
+    assert message == "model 'conv1d_audio' cannot take 1019 waveforms; the smallest size it takes is 1020"
 
 
 def test_one_number_is_a_square() -> None:

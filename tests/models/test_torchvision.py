@@ -1,7 +1,6 @@
 """Torchvision's names, shapes and results: against the record of them everywhere, against itself where installed."""
 
 import json
-import types
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +63,6 @@ def test_results_in_float64_are_torchvisions(name: str) -> None:
 )
 def test_parameters_are_as_many_as_published(name: str, count: int) -> None:
     assert sum(parameter.numel() for parameter in _on_meta(name).parameters()) == count
-
-
-@pytest.fixture(scope="module")
-def torchvision() -> types.ModuleType:
-    try:
-        import torchvision.models
-    except ImportError:
-        pytest.skip("torchvision is not installed")
-    except RuntimeError as error:  # built for another PyTorch, or for CUDA where PyTorch is for CPUs
-        pytest.skip(f"torchvision cannot be imported: {error}")
-    return torchvision.models
 
 
 def _filled(torchvision: Any, name: str) -> nn.Module:
