@@ -22,6 +22,10 @@ FREE_ON_RESUME = frozenset(
 )
 
 
+OPTION_FLAGS = ("width", "depth", "kernel_size", "skips")
+"""Options of networks that have a flag each."""
+
+
 class ConfigError(ValueError):
     """The settings cannot be used. The message is one line: which field, what was found, what was expected."""
 
@@ -51,6 +55,15 @@ class Config:
     recordings become: log-mel spectrograms for networks on pictures, waveforms for networks on those."""
     model_options: str | None = None
     """The network's own options, as width=32,depth=1; by default the network's defaults."""
+    width: int | None = None
+    """The network's option of this name by a flag of its own, so that a sweep can vary each apart. depth, kernel_size
+    and skips likewise."""
+    depth: int | None = None
+    """See --width."""
+    kernel_size: int | None = None
+    """See --width."""
+    skips: bool | None = None
+    """See --width."""
     backend: Backend = "auto"
     """What runs conv + bias + ReLU + pool: this project's triton kernels, cudnn (PyTorch's own), compile, or auto."""
     dtype: Dtype = "fp32"
@@ -121,7 +134,7 @@ class Config:
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ConfigError(f"{name}={value!r}; expected some text")
-        parse_model_options(self.model_options)
+        self.network_options()
         for name in ("image_size", "epochs", "max_steps", "batch_size", "eval_every", "log_every", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -138,6 +151,21 @@ class Config:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ConfigError(f"{name}={value}; expected a number from 0 to below 1")
+
+    def network_options(self) -> dict[str, Any]:
+        """What `model_options` and the flags of single options say together.
+
+        Raises:
+            ConfigError: `model_options` does not read as it should, or names an option that has its flag too.
+        """
+        options = parse_model_options(self.model_options)
+        for name in OPTION_FLAGS:
+            value = getattr(self, name)
+            if value is not None and name in options:
+                raise ConfigError(f"{name}={value!r} and model_options={self.model_options!r}; expected {name} once")
+            if value is not None:
+                options[name] = value
+        return options
 
     def as_record(self) -> dict[str, Any]:
         """The fields as plain JSON values, paths as text, without `schema_version`."""

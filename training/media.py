@@ -37,39 +37,60 @@ def write_confusion(path: Path, rows: Sequence[tuple[str, str, int]]) -> None:
 
 
 def first_convolution(model: nn.Module) -> nn.Module | None:
-    """The first module with a 2-D convolution's weight (K, C, kh, kw), or None in a network that has none."""
+    """The first module with a convolution's weight (K, C, *kernel), 1-, 2- or 3-D, or None in a network without one."""
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and weight.dim() == 4:
+        if isinstance(weight, Tensor) and weight.dim() >= 3:
             return module
     return None
 
 
 def has_convolution(model: nn.Module) -> bool:
     """Whether any module has the weight of a 1-, 2- or 3-D convolution."""
-    weights = (getattr(module, "weight", None) for module in model.modules())
-    return any(isinstance(weight, Tensor) and weight.dim() >= 3 for weight in weights)
+    return first_convolution(model) is not None
 
 
 def filter_tiles(weight: Tensor) -> Tensor:
-    """(K, C, kh, kw) -> (K, 1 or 3, kh, kw): colour for three input channels, otherwise the mean over them."""
+    """(K, C, *kernel) -> tiles of `write_grid`, the mean over input channels.
+
+    (K, C, kh, kw) gives (K, 1, kh, kw), in colour (K, 3, kh, kw) where there are three input channels; of 3-D filters
+    the frames stand side by side; 1-D filters are the rows of one tile (1, 1, K, kernel).
+    """
     weight = weight.detach().float().cpu()
-    return weight if weight.shape[1] == 3 else reduce(weight, "k c h w -> k 1 h w", "mean")
+    if weight.dim() == 4 and weight.shape[1] == 3:
+        return weight
+    return _tiles(reduce(weight, "k c ... -> k ...", "mean"))
 
 
 @torch.no_grad()
-def feature_tiles(model: nn.Module, layer: nn.Module, image: Tensor) -> Tensor:
-    """What `layer` gives for one normalised image (C, H, W), as (channels, 1, H', W') on the CPU."""
-    seen: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+def feature_tiles(model: nn.Module, layer: nn.Module, sample: Tensor) -> Tensor | None:
+    """What `layer` gives for one normalised input (C, *spatial), as tiles of `write_grid` on the CPU: a map a channel,
+    of a video its frames side by side; of a waveform all channels as rows of one tile.
+
+    Where `layer` only holds the weights of a fused op, it is what the innermost module about it gives that is called;
+    None where that is no feature map.
+    """
+    seen: list[Tensor] = []  # a module ends before those about it, so the innermost comes first
+    about = [module for module in model.modules() if any(inner is layer for inner in module.modules())]
+    hooks = [module.register_forward_hook(lambda module, inputs, output: seen.append(output)) for module in about]
     was_training = model.training
     model.eval()
     try:
-        model(rearrange(image, "c h w -> 1 c h w"))
+        model(rearrange(sample, "... -> 1 ..."))
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         model.train(was_training)
-    return rearrange(seen[0].float().cpu(), "1 k h w -> k 1 h w")
+    return _tiles(seen[0][0].float().cpu()) if seen[0].dim() == sample.dim() + 1 else None
+
+
+def _tiles(maps: Tensor) -> Tensor:
+    """(K, *spatial), 1-, 2- or 3-D -> (tiles, 1, h, w)."""
+    if maps.dim() == 2:
+        return rearrange(maps, "k s -> 1 1 k s")
+    if maps.dim() == 4:
+        return rearrange(maps, "k t h w -> k 1 h (t w)")
+    return rearrange(maps, "k h w -> k 1 h w")
 
 
 def write_grid(path: Path, tiles: Tensor) -> None:

@@ -20,7 +20,7 @@ from data.batches import num_batches
 from models import available_models, build_model, input_kind, model_options
 from training import media
 from training.checkpoint import Progress, Trainee, restore, save_checkpoint
-from training.config import Config, ConfigError, parse_model_options
+from training.config import Config, ConfigError
 from training.environment import environment_record
 from training.evaluation import Evaluation
 from training.loop import Job, fit, save
@@ -91,11 +91,12 @@ def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
     Raises:
         DataError, ConfigError: the data cannot be used, or not by this network, or it has no such option.
     """
-    options, known = parse_model_options(config.model_options), model_options(config.model)
-    for name in options:
+    options, known = config.network_options(), model_options(config.model)
+    for name, value in options.items():
         if name not in known:
             has = ", ".join(known) or "none"
-            raise ConfigError(f"model_options={config.model_options!r}; {config.model} has no {name!r}; it has: {has}")
+            where = f"{name}={value!r}" if config.model_options is None else f"model_options={config.model_options!r}"
+            raise ConfigError(f"{where}; {config.model} has no {name!r}; it has: {has}")
     data = load_data(
         config.data,
         data_dir=config.data_dir,
@@ -261,12 +262,14 @@ def write_media(job: Job, result: Evaluation, tracker: Tracker) -> None:
     layer = media.first_convolution(job.trainee.model)
     if layer is None:
         return
-    image = normalise(job.data.test.inputs[:1], job.data.mean, job.data.std, torch.float32)[0]
+    sample = normalise(job.data.test.inputs[:1], job.data.mean, job.data.std, torch.float32)[0]
     tiles = {
         "filters": media.filter_tiles(layer.weight),  # type: ignore[arg-type]
-        "feature_maps": media.feature_tiles(job.trainee.model, layer, image),
+        "feature_maps": media.feature_tiles(job.trainee.model, layer, sample),
     }
     for name, pictures in tiles.items():
+        if pictures is None:
+            continue
         media.write_grid(folder / f"{name}.png", pictures)
         tracker.image(name, folder / f"{name}.png", step)
 

@@ -121,3 +121,15 @@ def test_model_options_that_do_not_read_as_such_are_refused(text):
     with pytest.raises(ConfigError) as caught:
         parse_model_options(text)
     assert str(caught.value) == f"model_options={text!r}; expected each option once, as width=32,depth=1"
+
+
+def test_options_may_have_flags_of_their_own():
+    config = Config(model_options="dropout=0.5", width=8, skips=False)
+    config.validate()
+    assert config.network_options() == {"dropout": 0.5, "width": 8, "skips": False}
+
+
+def test_an_option_is_given_once():
+    with pytest.raises(ConfigError) as caught:
+        Config(model_options="width=4", width=8).validate()
+    assert str(caught.value) == "width=8 and model_options='width=4'; expected width once"

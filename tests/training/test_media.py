@@ -34,6 +34,8 @@ def test_the_first_convolution_is_found_and_a_network_without_one_has_none():
     assert first_convolution(model) is convolution
     assert has_convolution(model)
     assert has_convolution(nn.Conv1d(1, 2, 3))
+    for other in (nn.Conv1d(1, 2, 3), nn.Conv3d(1, 2, 3)):
+        assert first_convolution(nn.Sequential(nn.Linear(2, 2), other)) is other
     assert first_convolution(nn.Linear(2, 2)) is None
     assert not has_convolution(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
 
@@ -42,6 +44,51 @@ def test_filters_are_colour_for_three_channels_and_the_mean_otherwise():
     weight = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     assert torch.equal(filter_tiles(weight), weight)
     assert torch.equal(filter_tiles(weight[:, :2]), weight[:, :2].mean(1, keepdim=True))
+
+
+def test_filters_of_waveforms_are_rows_and_those_of_videos_frames_side_by_side():
+    weight = torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(filter_tiles(weight), weight.mean(1)[None, None])
+    weight = torch.randn(5, 3, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(filter_tiles(weight), torch.cat([weight.mean(1)[:, 0], weight.mean(1)[:, 1]], 2)[:, None])
+
+
+def test_feature_maps_of_waveforms_and_videos():
+    wave = nn.Conv1d(1, 4, 3)
+    sample = torch.randn(1, 9)
+    assert torch.equal(feature_tiles(wave, wave, sample), wave(sample[None]).detach()[None])
+    video = nn.Conv3d(1, 4, 3, padding=1)
+    sample = torch.randn(1, 2, 6, 5)
+    maps = video(sample[None])[0].detach()
+    assert torch.equal(feature_tiles(video, video, sample), torch.cat([maps[:, 0], maps[:, 1]], 2)[:, None])
+
+
+class Fused(nn.Module):
+    """Takes the weights of a module that it does not call, as the fused ops do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.conv.weight, self.conv.bias).relu()
+
+
+def test_feature_maps_of_a_layer_that_is_not_called_are_those_of_the_module_about_it():
+    fused, sample = Fused(), torch.randn(1, 6, 5)
+    model = nn.Sequential(nn.Sequential(fused), nn.Conv2d(4, 2, 3))
+    assert first_convolution(model) is fused.conv
+    assert torch.equal(feature_tiles(model, fused.conv, sample), fused(sample[None])[0, :, None].detach())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_there_are_no_feature_maps_where_the_network_gives_none():
+    class Whole(Fused):
+        def forward(self, x):
+            return super().forward(x).mean((2, 3))
+
+    model = Whole()
+    assert feature_tiles(model, model.conv, torch.randn(1, 6, 5)) is None
 
 
 def test_feature_maps_are_the_layers_output_in_eval_mode():
