@@ -6,7 +6,7 @@ either no pool or one of 2x2 windows side by side, so that a box with even sides
 
 import triton.language as tl
 
-from kernels.device_functions import round_to, widen
+from kernels.device_functions import as_stored, widen
 from kernels.runtime import device_function
 from kernels.window_functions import fold, start_fold, store_bits, window_pixel, write_outputs
 
@@ -30,7 +30,7 @@ def finish_box(
     if HAS_BIAS:
         acc += widen(tl.load(bias_ptr + offs_k, mask=mask_k, other=0.0), ACC)[:, None]
     # Rounded before windows are compared, so that ties fall where PyTorch's do.
-    value = widen(round_to(acc, Y_DTYPE), ACC)
+    value = as_stored(acc, Y_DTYPE, ACC)
 
     offs_p = tl.arange(0, OUTPUTS)
     n = (n0 + offs_p // (BOX_H * BOX_W)).to(OFFSET)

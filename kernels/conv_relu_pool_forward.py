@@ -17,17 +17,24 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.conv_relu_pool_depthwise import conv_relu_pool_depthwise_forward
+from kernels.conv_relu_pool_few_channels import bind_few_channels
 from kernels.conv_relu_pool_hopper import bind_hopper, readable_by_tma
 from kernels.device_functions import (
+    as_stored,
     inside,
     keep_in_range,
     load_operand,
     multiply_accumulate,
     offset_of,
-    round_to,
     split_index,
     split_tap,
     widen,
+)
+from kernels.few_channels_tiles import (
+    FEW_CHANNELS_TARGETS,
+    FewChannelsTile,
+    few_channels_candidates,
+    fits_few_channels,
 )
 from kernels.geometry import MAX_BYTE_WINDOW, MAX_INT16_WINDOW, Geometry, Shapes
 from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_tile
@@ -39,6 +46,7 @@ from kernels.launch import (
     current_target,
     five_strides,
     launch,
+    launch_nothing,
     launch_prepared,
     layout_of,
     offset_type,
@@ -51,6 +59,8 @@ from kernels.norm_geometry import NO_NORM, NormOperand
 from kernels.runtime import device_function
 from kernels.tiles import DepthwiseTile, ForwardTile, forward_tile
 from kernels.window_functions import fold, joint_piece, start_fold, store_bits, window_pixel, write_outputs
+
+AnyForwardTile = ForwardTile | HopperTile | FewChannelsTile | DepthwiseTile
 
 
 @triton.jit
@@ -104,7 +114,7 @@ def conv_relu_pool_forward_kernel(
         if HAS_BIAS:
             acc += bias[:, None]
         # Rounded before windows are compared, so that ties fall where PyTorch's do.
-        value = widen(round_to(acc, Y_DTYPE), ACC)  # [BLOCK_K, JOINT * BLOCK_P]
+        value = as_stored(acc, Y_DTYPE, ACC)  # [BLOCK_K, JOINT * BLOCK_P]
         if NORM.kind == "normalise":
             value = normalise_results(
                 value, norm, mean, scale, shift, group * G.filters + offs_k, mask_k,
@@ -226,14 +236,14 @@ def conv_relu_pool_forward(
     winner: Tensor | None,
     geometry: Geometry,
     shapes: Shapes,
-    tile: ForwardTile | HopperTile | DepthwiseTile | None = None,
+    tile: AnyForwardTile | None = None,
     norm: NormOperand | None = None,
 ) -> None:
     """Launch the forward kernel into `y` (N, K, *output), `code` and `winner` (None: not saved).
 
     x (N, C, *spatial) and weight (K, C/groups, *kernel) in any strides. `code` is what `Geometry` says backward needs:
     winner codes shaped as y, or packed bits (N, groups * ceil(K/groups / 8), *conv). `tile` overrides the rule's;
-    another kernel's raises ValueError, and a HopperTile where layer or tensors do not fit gives way to the rule's.
+    a gradient's raises ValueError, and one whose kernel layer or tensors do not fit gives way to the rule's.
     `norm`: what a norm behind the convolution wants (`norm_geometry`).
     """
     if norm is None:
@@ -263,12 +273,12 @@ def bind_forward(
     winner: Tensor | None,
     geometry: Geometry,
     shapes: Shapes,
-    tile: ForwardTile | HopperTile | DepthwiseTile | None = None,
+    tile: AnyForwardTile | None = None,
 ) -> Callable[..., None]:
     """`conv_relu_pool_forward` made ready for tensors of these layouts, dtypes and alignment of x to 16 bytes: a
     function of (x, weight, bias, y, code, winner) that launches and decides nothing."""
     if shapes.num_outputs == 0:
-        return _launch_nothing
+        return launch_nothing
     if geometry.depthwise:
         depthwise = tile if isinstance(tile, DepthwiseTile) else None
         return functools.partial(
@@ -278,6 +288,11 @@ def bind_forward(
         if fits_hopper(geometry, shapes, operand_kind(x.dtype)) and readable_by_tma(x, geometry):
             chosen = tile if isinstance(tile, HopperTile) else hopper_tile(geometry, shapes)
             return bind_hopper(x, weight, bias, y, code, winner, geometry, shapes, chosen)
+        tile = None
+    if isinstance(tile, FewChannelsTile) or (tile is None and current_target() in FEW_CHANNELS_TARGETS):
+        if fits_few_channels(geometry, operand_kind(x.dtype)):
+            few = tile if isinstance(tile, FewChannelsTile) else few_channels_candidates(geometry)[0]
+            return bind_few_channels(x, weight, bias, y, code, winner, geometry, shapes, few)
         tile = None
     saved = code if code is not None else winner
     prepared = _prepare_portable(x, channels_innermost(weight), bias, y, saved, geometry, shapes, tile, None)
@@ -289,10 +304,6 @@ def bind_forward(
         launch_prepared(conv_relu_pool_forward_kernel, prepared, *pointers)
 
     return launch_portable
-
-
-def _launch_nothing(*tensors: Tensor | None) -> None:
-    """The launch of a layer without outputs."""
 
 
 def _pointers(
@@ -312,11 +323,11 @@ def _prepare_portable(
     saved: Tensor | None,
     geometry: Geometry,
     shapes: Shapes,
-    tile: ForwardTile | HopperTile | DepthwiseTile | None,
+    tile: AnyForwardTile | None,
     residual: Layout | None,
 ) -> Prepared:
     kind = operand_kind(x.dtype)
-    if tile is None or isinstance(tile, HopperTile):
+    if tile is None or isinstance(tile, HopperTile | FewChannelsTile):
         tile = forward_tile(geometry, shapes.num_outputs, current_target(), kind)
     if not isinstance(tile, ForwardTile):
         raise ValueError(f"tile: a {type(tile).__name__} does not fit a dense layer, expected a ForwardTile")

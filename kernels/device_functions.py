@@ -101,6 +101,20 @@ def as_operand(value, DTYPE: tl.constexpr, ACC: tl.constexpr):
 
 
 @device_function
+def as_stored(acc, DTYPE: tl.constexpr, ACC: tl.constexpr):
+    """`acc` as a tensor of DTYPE would hold it, still in the accumulator's type ACC.
+
+    bf16 goes back to float32 by its bits: of a conversion LLVM makes bf16 comparisons, of twice the instructions and
+    with packed predicates (968 machine instructions instead of 1096 in a 64 x 128 tile on sm_90).
+    """
+    if DTYPE == tl.bfloat16 and ACC == tl.float32 and not _INTERPRETED:
+        bits = acc.to(tl.bfloat16).to(tl.uint16, bitcast=True).to(tl.uint32) << 16
+        return bits.to(tl.float32, bitcast=True)
+    else:
+        return widen(round_to(acc, DTYPE), ACC)
+
+
+@device_function
 def widen(value, ACC: tl.constexpr):
     """`value` in the accumulator's type (float32, or float64 for float64 tensors)."""
     if _INTERPRETED and value.dtype == tl.bfloat16 and ACC == tl.float64:

@@ -91,6 +91,13 @@ class Geometry:
         return reach_d * reach_h * reach_w
 
     @property
+    def pools_boxes(self) -> bool:
+        """Whether a two-dimensional layer's windows are 2x2 side by side: boxes of even sides hold them whole."""
+        sides = (self.window_h, self.window_w, self.pool_stride_h, self.pool_stride_w)
+        plain = (self.pool_padding_h, self.pool_padding_w, self.pool_dilation_h, self.pool_dilation_w)
+        return self.pool != "none" and sides == (2, 2, 2, 2) and plain == (0, 0, 1, 1)
+
+    @property
     def tap_step_d(self) -> int:
         """Distance between the taps that one stride phase of the input meets."""
         return self.stride_d // gcd(self.stride_d, self.dilation_d)

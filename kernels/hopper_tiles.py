@@ -96,12 +96,8 @@ def fits_hopper(geometry: Geometry, shapes: Shapes, operands: str) -> bool:
     g = geometry
     if operands != "half" or g.rank != 2 or g.groups != 1 or g.channels % 8 != 0:
         return False
-    if g.pool != "none":
-        window = (g.window_h, g.window_w, g.pool_stride_h, g.pool_stride_w)
-        if window != (2, 2, 2, 2) or (g.pool_padding_h, g.pool_padding_w) != (0, 0):
-            return False
-        if (g.pool_dilation_h, g.pool_dilation_w) != (1, 1):
-            return False
+    if g.pool != "none" and not g.pools_boxes:
+        return False
     if (g.stride_h, g.stride_w) == (2, 2):
         # A step of channels must not reach from one column of a pair into the other.
         return g.channels % 16 == 0 and shapes.input[1] % 2 == shapes.input[2] % 2 == 0

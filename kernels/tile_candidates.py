@@ -9,18 +9,34 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kernels import tiles
+from kernels.few_channels_tiles import (
+    FEW_CHANNELS_TARGETS,
+    FewChannelsTile,
+    few_channels_candidates,
+    fits_few_channels,
+)
 from kernels.geometry import Geometry, Shapes
 from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_candidates, hopper_tile
 from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, Shipped, WgradTile
 from kernels.windowed_tiles import WindowedDgradTile, WindowedWgradTile, windowed_dgrad_tiles, windowed_wgrad_tiles
 
-Tile = ForwardTile | HopperTile | DgradTile | WindowedDgradTile | WgradTile | WindowedWgradTile | DepthwiseTile
+Tile = (
+    ForwardTile
+    | HopperTile
+    | FewChannelsTile
+    | DgradTile
+    | WindowedDgradTile
+    | WgradTile
+    | WindowedWgradTile
+    | DepthwiseTile
+)
 INTERPRETER = "interpreter"
 """The target of `launch.current_target` where kernels are interpreted: any tile runs, two are offered."""
 
 _KINDS: dict[str, type[Tile]] = {
     "forward": ForwardTile,
     "hopper": HopperTile,
+    "few_channels": FewChannelsTile,
     "dgrad": DgradTile,
     "windowed_dgrad": WindowedDgradTile,
     "wgrad": WgradTile,
@@ -46,7 +62,10 @@ def forward_candidates(geometry: Geometry, shapes: Shapes, target: str, operands
         return _distinct([first, dataclasses.replace(first, block_p=max(first.block_p // 2, 1))])
     columns = shapes.num_outputs * tiles.joint_elements(geometry)
     fitting = _fitting(tiles.FORWARD, target, operands, tiles.heavy_forward(geometry), geometry.filters, columns)
-    return _distinct([*hopper, first, *(tiles.forward_tile_of(s, geometry) for s in fitting)])
+    few: list[Tile] = []
+    if target in FEW_CHANNELS_TARGETS and fits_few_channels(geometry, operands):
+        few = [*few_channels_candidates(geometry)]
+    return _distinct([*hopper, *few, first, *(tiles.forward_tile_of(s, geometry) for s in fitting)])
 
 
 def dgrad_candidates(geometry: Geometry, shapes: Shapes, target: str, operands: str) -> list[Tile]:

@@ -64,7 +64,7 @@ FORWARD = tuple(
         ("bias_of_first_group", "group", "bias_ptr + group * G.filters", "bias_ptr"),
         ("bias_missing", "bias", "acc += bias[:, None]", "acc += 0 * bias[:, None]"),
         ("bias_twice", "bias", "acc += bias[:, None]", "acc += 2 * bias[:, None]"),
-        ("compared_unrounded", "rounding", "value = widen(round_to(acc, Y_DTYPE), ACC)", "value = acc"),
+        ("compared_unrounded", "rounding", "value = as_stored(acc, Y_DTYPE, ACC)", "value = acc"),
         ("last_step_lost", "tap", "for step in range(STEPS):", "for step in range(STEPS - 1):"),
         (
             "reduction_steps_floor",

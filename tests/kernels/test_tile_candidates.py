@@ -10,6 +10,12 @@ import kernels.tiles
 from kernels import INTERPRETED
 from kernels.arguments import build_geometry, parse_layer
 from kernels.conv_relu_pool_forward import conv_relu_pool_forward
+from kernels.few_channels_tiles import (
+    FEW_CHANNELS_TARGETS,
+    FewChannelsTile,
+    few_channels_candidates,
+    fits_few_channels,
+)
 from kernels.geometry import Geometry, Shapes
 from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_tile
 from kernels.launch import current_target
@@ -60,8 +66,12 @@ def test_candidates_are_distinct_and_begin_with_the_rules_tile(
         wgrad = wgrad_candidates(geometry, shapes, target, operands, 528)
         if not geometry.depthwise:
             portable = kernels.tiles.forward_tile(geometry, shapes.num_outputs, target, operands)
-            hopper = target == HOPPER_TARGET and fits_hopper(geometry, shapes, operands)
-            assert forward[0] == (hopper_tile(geometry, shapes) if hopper else portable)
+            expected: Tile = portable
+            if target == HOPPER_TARGET and fits_hopper(geometry, shapes, operands):
+                expected = hopper_tile(geometry, shapes)
+            elif target in FEW_CHANNELS_TARGETS and fits_few_channels(geometry, operands):
+                expected = few_channels_candidates(geometry)[0]
+            assert forward[0] == expected
             assert portable in forward
             pixels = shapes.phase_pixels(geometry)
             assert dgrad[0] == kernels.tiles.dgrad_tile(geometry, pixels, target, operands)
@@ -100,6 +110,7 @@ def test_every_forward_candidate_where_the_tests_run_gives_the_same_result() -> 
     [
         ForwardTile(64, 32, 32, joint=4, flat=False),
         HopperTile(128, 1, 16, 16, 64, persistent=True, warps=8),
+        FewChannelsTile(16, 8, 32),
         DgradTile(64, 16, 32, flat=True, warps=8),
         WgradTile(64, 32, 32, splits=7, stages=2),
         DepthwiseTile(16, 32),
