@@ -86,6 +86,10 @@ def launch_compiled(kernel: Any, prepared: "Prepared", device: int, tensors: tup
         compiled[prepared.three_grid](*tensors, *prepared.scalars, *prepared.constants(kernel, len(tensors)))
 
 
+def launch_nothing(*tensors: Tensor | None) -> None:
+    """The launch of a layer without results."""
+
+
 def replace_launcher(launcher: Launch | None) -> None:
     """Send every launch to `launcher(kernel, grid, *args, **kwargs)` instead, or back to the device with None.
 
