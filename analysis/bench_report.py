@@ -117,11 +117,11 @@ def bench_text(records: BenchRecords) -> str:
         lines.append(plain(host_cost_view(tables["host_time"]).drop(columns="Compared")))
     if "predicted" in tables:
         found = tables["predicted"]
-        for (device, pass_), group in found.groupby(["device", "pass"], sort=False):
+        for (device, pass_, dtype), group in found.groupby(["device", "pass", "dtype"], sort=False):
             ratios = group["bytes_ratio"]
             lines.append(
-                f"  predicted for {device}, {pass_title(pass_)}: fused kernels move {significant(ratios.min())} to "
-                f"{significant(ratios.max())} of eager's bytes over {len(group)} cases"
+                f"  predicted for {device}, {pass_title(pass_)}, {dtype}: fused kernels move "
+                f"{significant(ratios.min())} to {significant(ratios.max())} of eager's bytes over {len(group)} cases"
             )
     lines += _missing(records, tables)
     return "\n".join(lines)
