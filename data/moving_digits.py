@@ -5,7 +5,7 @@ digit that would leave it on one side comes back, whole, on the other. In steps 
 (2, -1), (-2, 1), (-1, -2) and (1, 2), columns before rows and rows counted downwards: right, left, up and down, each
 slanted by 27 degrees and each a quarter turn from the next. Modulo the five steps that the edges are apart, (-1, -2) is
 twice (2, -1), (1, 2) three times and (-2, 1) four times: in five frames every movement comes through the same five
-places. So the four clips of a picture are made of the same five frames in four orders, t -> k t mod 5 with k = 1, 2,
+places. So the four clips of a path are made of the same five frames in four orders, t -> k t mod 5 with k = 1, 2,
 3, 4, and the opposite of a direction is its time reversal. All four begin with the same frame, at a place drawn
 uniformly from the hundred, so that the place at any one time is uniform whatever the direction: no single frame and no
 unordered set of frames says anything about it.
@@ -28,19 +28,20 @@ CANVAS = PLACES + ENLARGED * 8  # pixels a side
 RIGHT = (-1, 2)  # rows and columns, in steps a frame
 ORDER = {"right": 1, "left": 4, "up": 2, "down": 3}
 """Direction -> k: its frame t is frame k t mod 5 of the movement to the right."""
+PATHS = (4, 1)  # of each picture in train and in test
 SEED = 20  # of the places where clips begin and of the control's shuffling; no run's --seed comes into it
 
 
 def load_moving_digits(*, shuffle_frames: bool = False, device: torch.device | str = "cpu") -> LabelledData:
-    """Each picture of `digits` moving in each direction: 5,748 clips (1, 5, 26, 26) to train on, 1,440 to test on.
+    """The pictures of `digits` moving in each direction: 22,992 clips (1, 5, 26, 26) to train on, 1,440 to test on.
 
-    The pictures are split as `digits` are, so that test clips show pictures that training clips do not. A label is
-    4 x digit + direction. `shuffle_frames` is the control: each clip's frames in a random order of its own, in both
-    splits, after which the direction cannot be told.
+    The pictures are split as `digits` are, so that test clips show pictures that training clips do not; those to train
+    on set out from four places each. A label is 4 x digit + direction. `shuffle_frames` is the control: each clip's
+    frames in a random order of its own, in both splits, after which the direction cannot be told.
     """
     splits = [
-        _clips(pixels, digits, np.random.default_rng((SEED, number)), shuffle_frames)
-        for number, (pixels, digits) in enumerate(digit_splits())
+        _clips(pixels.repeat(paths, 0), digits.repeat(paths), np.random.default_rng((SEED, number)), shuffle_frames)
+        for number, ((pixels, digits), paths) in enumerate(zip(digit_splits(), PATHS, strict=True))
     ]
     directions = tuple(ORDER)
     classes = [(digit, direction) for digit in range(10) for direction in range(len(directions))]
@@ -62,7 +63,7 @@ def load_moving_digits(*, shuffle_frames: bool = False, device: torch.device | s
 def _clips(
     pixels: npt.NDArray[np.uint8], digits: npt.NDArray[np.int64], generator: np.random.Generator, shuffle_frames: bool
 ) -> ArraySplit:
-    """Pictures (N, 8, 8) and digits (N,) -> clips (4 N, 1, T, H, W), the four directions of a picture together."""
+    """Pictures (N, 8, 8) and digits (N,) -> clips (4 N, 1, T, H, W), the four directions of a path together."""
     pictures = repeat(pixels, "n h w -> n (h a) (w b)", a=ENLARGED, b=ENLARGED)
     starts = generator.integers(0, PLACES, (len(pictures), 2))  # row and column of the upper left corner
     times = np.arange(FRAMES)
