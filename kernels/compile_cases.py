@@ -21,6 +21,7 @@ class Case:
 _ALL_DTYPES = ("bf16", "fp16", "tf32", "fp32")
 CASES = (
     Case("3x3_pool2", (64, 64, 56, 56), (128, 64, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}, True),
+    Case("3x3_c256", (16, 256, 28, 28), (256, 256, 3, 3), ("bf16",), {"padding": 1, "pool": MaxPool(2)}),
     Case("3x3_c16_k16", (64, 16, 32, 32), (16, 16, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}),
     Case("3x3_c48_pool2", (16, 48, 28, 28), (48, 48, 3, 3), ("bf16", "fp32"), {"padding": 1, "pool": MaxPool(2)}),
     Case("rgb_3x3_pool2", (64, 3, 224, 224), (64, 3, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}),

@@ -39,14 +39,13 @@ from kernels.launch import (
     Prepared,
     accumulator,
     five_strides,
-    launch_prepared,
     layout_of,
     offset_type,
     operand_kind,
     precision_of,
 )
 from kernels.windowed_functions import channel_mask, chosen_gradient, keep_channels
-from kernels.windowed_tiles import WindowedDgradTile, phase_pixels
+from kernels.windowed_tiles import WindowedDgradTile, most_registers, phase_pixels
 
 
 @triton.jit
@@ -132,7 +131,7 @@ def conv_relu_pool_windowed_dgrad_kernel(
     tl.store(dx_ptr + at, round_to(acc, DTYPE), mask=mask_p[:, None] & mask_c[None, :])
 
 
-def conv_relu_pool_windowed_dgrad(
+def prepare_windowed_dgrad(
     grad: Tensor,
     code: Tensor | None,
     weight: Tensor,
@@ -140,19 +139,15 @@ def conv_relu_pool_windowed_dgrad(
     geometry: Geometry,
     shapes: Shapes,
     tile: WindowedDgradTile,
-) -> None:
-    """Launch the input gradient of a layer that `windowed_tiles.fits_dgrad` into `dx` (N, C, *spatial).
+) -> Prepared:
+    """The kernel's launch on (grad, code or grad, weight, dx), for a layer that `windowed_tiles.fits_dgrad`.
 
     grad (N, K, *output) in any strides; `code` as forward saved it, None where nothing was; `weight` as the launcher
-    of `conv_relu_pool_dgrad` has it, channels innermost on a GPU.
+    of `conv_relu_pool_dgrad` has it, channels innermost on a GPU; dx (N, C, *spatial).
     """
-    launched = _prepare(
+    return _prepare(
         geometry, shapes, grad.dtype, operand_kind(grad.dtype), tile, layout_of(grad),
         None if code is None else layout_of(code), layout_of(weight), layout_of(dx),
-    )  # fmt: skip
-    launch_prepared(
-        conv_relu_pool_windowed_dgrad_kernel, launched,
-        grad, code if code is not None else grad, weight, dx,
     )  # fmt: skip
 
 
@@ -178,6 +173,6 @@ def _prepare(
         "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind),
         "OFFSET": offset_type(grad, code, dx),
         "BLOCK_P": tile.block_p, "BLOCK_C": tile.block_c, "BLOCK_K": tile.block_k,
-        "num_warps": tile.warps, "num_stages": tile.stages,
+        "num_warps": tile.warps, "num_stages": tile.stages, **most_registers(tile.block_p * tile.block_c, tile.warps),
     }  # fmt: skip
     return Prepared((tiles * phases, geometry.groups), scalars, keywords)

@@ -35,7 +35,6 @@ from kernels.launch import (
     Prepared,
     accumulator,
     five_strides,
-    launch_prepared,
     layout_of,
     offset_type,
     operand_kind,
@@ -43,7 +42,7 @@ from kernels.launch import (
 )
 from kernels.runtime import device_function
 from kernels.windowed_functions import channel_mask, keep_channels
-from kernels.windowed_tiles import WindowedWgradTile
+from kernels.windowed_tiles import WindowedWgradTile, most_registers
 
 
 @triton.jit
@@ -183,27 +182,23 @@ def _add_row(
     return accs
 
 
-def conv_relu_pool_windowed_wgrad(
+def prepare_windowed_wgrad(
     grad: Tensor,
     code: Tensor | None,
     x: Tensor,
-    workspace: Tensor,
     needs: tuple[bool, bool],
     geometry: Geometry,
     shapes: Shapes,
     tile: WindowedWgradTile,
-) -> None:
-    """Launch the partial sums of a layer that `windowed_tiles.fits_wgrad` into `workspace`, flat
-    (splits, K, taps * C/groups [+ 1]). `needs`: weight gradient, bias gradient; other arguments as for
-    `conv_relu_pool_wgrad`.
+) -> Prepared:
+    """The kernel's launch on (grad, code or grad, x, workspace), for a layer that `windowed_tiles.fits_wgrad`.
+
+    The workspace is flat (splits, K, taps * C/groups [+ 1]). `needs`: weight gradient, bias gradient; other arguments
+    as for `conv_relu_pool_wgrad`.
     """
-    launched = _prepare(
+    return _prepare(
         geometry, shapes, grad.dtype, operand_kind(grad.dtype), tile, needs, layout_of(grad),
         None if code is None else layout_of(code), layout_of(x),
-    )  # fmt: skip
-    launch_prepared(
-        conv_relu_pool_windowed_wgrad_kernel, launched,
-        grad, code if code is not None else grad, x, workspace,
     )  # fmt: skip
 
 
@@ -232,5 +227,6 @@ def _prepare(
         "OFFSET": offset_type(grad, code, x), "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1],
         "BLOCK_C": tile.block_c, "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "TAPS": tile.taps,
         "num_warps": tile.warps, "num_stages": tile.stages,
+        **most_registers(tile.block_c * tile.block_k * tile.taps, tile.warps),
     }  # fmt: skip
     return Prepared((tiles + (tiles_k if needs[1] else 0), tile.splits, geometry.groups), scalars, keywords)

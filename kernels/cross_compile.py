@@ -30,6 +30,7 @@ from kernels.launch import current_target, operand_kind
 from kernels.memory_format import empty_in_format
 from kernels.norm_compile_cases import NORM_CASES, SQUEEZE_EXCITE, launch_norm_case, launch_squeeze_excite
 from kernels.pooling import MaxPool
+from kernels.windowed_tiles import WindowedDgradTile, WindowedWgradTile, windowed_dgrad_tiles, windowed_wgrad_tiles
 
 _TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32, "fp32": torch.float32}
 _DTYPE_OF = {"half": "bf16", "tf32": "tf32", "ieee": "fp32"}
@@ -132,6 +133,15 @@ def _compile_tiles(target: str, seen: set[str]) -> Iterator[Row]:
                 if compiled.hash not in seen:
                     seen.add(compiled.hash)
                     yield _row(target, f"tile of {case.name}", dtype, kernel, compiled, keywords)
+    for case in (cases["3x3_c256"], cases["overlap_3_2"]):
+        t = _tensors(case, "bf16")
+        for windowed_tile in _windowed_tiles(target, t):
+            with _collecting("bf16") as done:
+                _windowed_tile(windowed_tile, t)
+            kernel, compiled, keywords = done[0]
+            if compiled.hash not in seen:
+                seen.add(compiled.hash)
+                yield _row(target, f"tile of {case.name}", "bf16", kernel, compiled, keywords)
     if target == hopper_tiles.HOPPER_TARGET:
         t = _tensors(cases["3x3_pool2"], "bf16")
         for tile in hopper_tiles.shipped_hopper_tiles(hopper_tiles.channel_step(t.geometry)):
@@ -220,6 +230,21 @@ def _forward_tile(shipped: tiles.Shipped, t: _Tensors) -> None:
 def _dgrad_tile(shipped: tiles.Shipped, t: _Tensors) -> None:
     tile = tiles.dgrad_tile_of(shipped, t.geometry)
     conv_relu_pool_dgrad(t.y, t.code, t.saved, t.weight, torch.empty_like(t.x), t.geometry, t.shapes, tile)
+
+
+def _windowed_tiles(target: str, t: _Tensors) -> list[WindowedDgradTile | WindowedWgradTile]:
+    """Every shipped tile of the windowed gradients that may run the layer there."""
+    pixels = t.shapes.phase_pixels(t.geometry)
+    dgrad = windowed_dgrad_tiles(t.geometry, pixels, target, "half")
+    return [*dgrad, *windowed_wgrad_tiles(t.geometry, t.shapes.conv_pixels, target, "half", programs_wanted=512)]
+
+
+def _windowed_tile(tile: WindowedDgradTile | WindowedWgradTile, t: _Tensors) -> None:
+    if isinstance(tile, WindowedDgradTile):
+        conv_relu_pool_dgrad(t.y, t.code, t.saved, t.weight, torch.empty_like(t.x), t.geometry, t.shapes, tile)
+    else:
+        dweight = torch.empty_like(t.weight)
+        conv_relu_pool_wgrad(t.y, t.code, t.saved, t.x, dweight, t.bias, t.geometry, t.shapes, tile)
 
 
 def _wgrad_tile(shipped: tiles.Shipped, t: _Tensors) -> None:

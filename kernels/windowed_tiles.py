@@ -42,27 +42,52 @@ _NVIDIA = ("cuda:80", "cuda:86", "cuda:90", "cuda:100")
 _ALL = (*_NVIDIA, "hip:gfx942")
 _HOPPER = ("cuda:90",)
 # For 16-bit operands, each with the targets it is compiled for; in the order of preference where several waste as
-# little. A wgrad tile's `splits` is 1 here.
-WINDOWED_DGRAD: tuple[tuple[WindowedDgradTile, tuple[str, ...]], ...] = (
+# little. A wgrad tile's `splits` is 1 here. PLAIN tiles leave no registers for more than a window of two columns that
+# no other overlaps.
+PLAIN_DGRAD: tuple[tuple[WindowedDgradTile, tuple[str, ...]], ...] = (
     (WindowedDgradTile(128, 256, 64, warps=8), _HOPPER),
-    (WindowedDgradTile(128, 128, 32, warps=8, stages=4), _NVIDIA),
     (WindowedDgradTile(128, 128, 64, warps=8), _HOPPER),
-    (WindowedDgradTile(128, 64, 64, warps=8), _NVIDIA),
+    (WindowedDgradTile(128, 128, 32, warps=8, stages=4), _HOPPER),
+    (WindowedDgradTile(128, 64, 64, warps=8), _HOPPER),
     (WindowedDgradTile(64, 128, 64), _HOPPER),
     (WindowedDgradTile(64, 64, 64), _HOPPER),
+)
+ANY_DGRAD: tuple[tuple[WindowedDgradTile, tuple[str, ...]], ...] = (
+    (WindowedDgradTile(128, 64, 32, warps=8), _NVIDIA),
     (WindowedDgradTile(64, 64, 32), _ALL),
     (WindowedDgradTile(64, 32, 32), _ALL),
     (WindowedDgradTile(64, 16, 32), _ALL),
 )
-WINDOWED_WGRAD: tuple[tuple[WindowedWgradTile, tuple[str, ...]], ...] = (
+PLAIN_WGRAD: tuple[tuple[WindowedWgradTile, tuple[str, ...]], ...] = (
     (WindowedWgradTile(128, 128, 64, taps=1, splits=1, warps=8, stages=2), _HOPPER),
     (WindowedWgradTile(128, 64, 64, taps=3, splits=1, warps=8, stages=2), _HOPPER),
     (WindowedWgradTile(64, 64, 64, taps=3, splits=1, stages=2), _HOPPER),
     (WindowedWgradTile(64, 64, 32, taps=3, splits=1), _HOPPER),
     (WindowedWgradTile(64, 32, 64, taps=3, splits=1, stages=2), _HOPPER),
+)
+ANY_WGRAD: tuple[tuple[WindowedWgradTile, tuple[str, ...]], ...] = (
     (WindowedWgradTile(64, 64, 32, taps=1, splits=1), _ALL),
     (WindowedWgradTile(64, 32, 32, taps=1, splits=1), _ALL),
 )
+_SHARED_BYTES = {
+    "cuda:80": 163 * 1024,
+    "cuda:86": 99 * 1024,
+    "cuda:90": 227 * 1024,
+    "cuda:100": 227 * 1024,
+    "hip:gfx942": 64 * 1024,
+}
+"""Shared memory that a program may have."""
+
+
+def most_registers(elements: int, warps: int) -> dict[str, int]:
+    """Launch keyword that holds a tile of `elements` sums to 128 registers a thread, where eight warps keep 64 of them
+    in sums: two programs fit a multiprocessor then, and the compiler, left alone, takes 134 (seen on sm_90)."""
+    return {"maxnreg": 128} if warps == 8 and elements == 64 * 32 * warps else {}
+
+
+def is_plain(geometry: Geometry) -> bool:
+    """Whether a pixel lies in one window at most, of two columns at most, in a picture."""
+    return geometry.windows_per_pixel == 1 and geometry.window_w <= 2 and geometry.rank == 2
 
 
 def window_phases(geometry: Geometry) -> int:
@@ -124,8 +149,10 @@ def windowed_dgrad_tiles(geometry: Geometry, num_pixels: int, target: str, opera
         starved = programs < _MULTIPROCESSORS
         return columns * tile.block_c, tile.block_p * tile.block_c if starved else 0
 
-    tiles = (replace(t, block_k=min(t.block_k, step)) for t, targets in WINDOWED_DGRAD if target in targets)
-    return sorted(dict.fromkeys(tiles), key=cost)
+    shipped = (*PLAIN_DGRAD, *ANY_DGRAD) if is_plain(geometry) else ANY_DGRAD
+    tiles = (replace(t, block_k=min(t.block_k, step)) for t, targets in shipped if target in targets)
+    fitting = (t for t in tiles if dgrad_shared_bytes(t, geometry) <= _SHARED_BYTES[target])
+    return sorted(dict.fromkeys(fitting), key=cost)
 
 
 def windowed_wgrad_tiles(
@@ -152,5 +179,23 @@ def windowed_wgrad_tiles(
         most = max(outputs // (8 * tile.block_p), 1)
         return replace(tile, splits=min(max(-(-programs_wanted // (2 * count)), 1), most))
 
-    fitting = [t for t, targets in WINDOWED_WGRAD if target in targets and covered(t) < 2 * exact]
+    shipped = (*PLAIN_WGRAD, *ANY_WGRAD) if is_plain(geometry) else ANY_WGRAD
+    tiles = (t for t, targets in shipped if target in targets and covered(t) < 2 * exact)
+    fitting = (t for t in tiles if wgrad_shared_bytes(t, geometry) <= _SHARED_BYTES[target])
     return [shared_out(tile) for tile in sorted(fitting, key=covered)]
+
+
+def dgrad_shared_bytes(tile: WindowedDgradTile, geometry: Geometry) -> int:
+    """Shared memory of a program at 16 bits, sm_90's: one buffer fewer of gradient and codes, which go on to
+    registers, than of weights, which the product reads there. Elsewhere it is no more."""
+    pooled = tile.block_p * tile.block_k * (3 if geometry.saves_code else 2) * geometry.windows_per_pixel
+    return (tile.stages - 1) * pooled + tile.stages * tile.block_k * tile.block_c * 2
+
+
+def wgrad_shared_bytes(tile: WindowedWgradTile, geometry: Geometry) -> int:
+    """As `dgrad_shared_bytes`: one buffer fewer of gradient and codes than of the copies of x, and the choices."""
+    step = geometry.pool_dilation_w * geometry.stride_w
+    copies = {e * step + tap * geometry.dilation_w for e in range(geometry.window_w) for tap in range(tile.taps)}
+    pooled = tile.block_p * tile.block_k * (3 if geometry.saves_code else 2)
+    choices = geometry.window_w * tile.block_p * tile.block_k * 2
+    return (tile.stages - 1) * pooled + tile.stages * len(copies) * tile.block_p * tile.block_c * 2 + choices
