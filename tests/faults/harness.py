@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("kernels", "tests/__init__.py", "tests/kernels", "tests/faults", "pyproject.toml")
 """What the tests of the kernels need."""
 DETECTOR = "tests/faults/test_detector.py"
+NORM_DETECTOR = "tests/faults/test_norm_detector.py"
 LONG = ("test_compile_check.py", "test_op_db.py", "test_random_geometry.py", "test_error_rule.py")
 """Modules of tests/kernels left out: minutes each, or (the last) about no kernel."""
 DETECTOR_LIMIT_S, WHOLE_LIMIT_S = 300, 1800
@@ -131,6 +132,11 @@ def plant(mutation: Mutation, tree: Path, tests: Sequence[str], limit_s: float) 
     return Outcome(mutation, caught_by, failure, time.monotonic() - began)
 
 
+def detector_of(mutation: Mutation) -> str:
+    """The fast tests that look at what the mutation changes."""
+    return NORM_DETECTOR if mutation.name.startswith("norm_") else DETECTOR
+
+
 def plant_all(
     mutations: Sequence[Mutation], *, whole: bool, workers: int = 2, source: Path = ROOT
 ) -> Iterator[Outcome]:
@@ -146,11 +152,13 @@ def plant_all(
         for mutation in mutations:
             mutation.find((tree / mutation.path).read_text(encoding="utf-8"))
         missed = []
-        for outcome in _judge(mutations, tree, [DETECTOR], DETECTOR_LIMIT_S, workers):
-            if whole and not outcome.caught:
-                missed.append(outcome.mutation)
-            else:
-                yield outcome
+        for detector in dict.fromkeys(map(detector_of, mutations)):
+            group = [mutation for mutation in mutations if detector_of(mutation) == detector]
+            for outcome in _judge(group, tree, [detector], DETECTOR_LIMIT_S, workers):
+                if whole and not outcome.caught:
+                    missed.append(outcome.mutation)
+                else:
+                    yield outcome
         if missed:
             yield from _judge(missed, tree, whole_suite(tree), WHOLE_LIMIT_S, workers)
 

@@ -5,12 +5,13 @@ lines whose fault another line makes good (`tl.minimum` under a mask, the runnin
 """
 
 from tests.faults.mutations_of_kernels import DEPTHWISE, DGRAD, FORWARD, REDUCE, WGRAD
+from tests.faults.mutations_of_norms import NORM
 from tests.faults.mutations_of_passes import EPILOGUE
 from tests.faults.mutations_of_shared_functions import DEVICE, WINDOW
 from tests.faults.mutations_of_windowed_gradients import WINDOWED_DGRAD, WINDOWED_FUNCTIONS, WINDOWED_WGRAD
 
 WINDOWED = (*WINDOWED_DGRAD, *WINDOWED_WGRAD, *WINDOWED_FUNCTIONS)
-MUTATIONS = (*FORWARD, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *EPILOGUE, *WINDOWED, *WINDOW, *DEVICE)
+MUTATIONS = (*FORWARD, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *EPILOGUE, *WINDOWED, *NORM, *WINDOW, *DEVICE)
 
 SAMPLE = (
     "forward_tail_of_taps_unmasked",
@@ -25,6 +26,9 @@ SAMPLE = (
     "windowed_dgrad_row_period_of_columns",
     "windowed_wgrad_column_of_row_elements",
     "windowed_place_in_window_before",
+    "norm_parts_unweighted",
+    "norm_projection_added",
+    "norm_gate_sums_x_alone",
     "window_last_of_equals_wins",
     "device_masked_load_of_ones",
 )

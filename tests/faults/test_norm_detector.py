@@ -1,0 +1,141 @@
+"""The fast detector of faults in the kernels around a norm, as `test_detector` is for the convolutions'.
+
+float64 against PyTorch's float64 on small odd layers, in tiles much smaller than they are: many programs, masked
+tails, parts merged in two rounds, sums in three shares. Every input is followed in memory by NaN.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import kernels.conv_norm_act_backward
+import kernels.conv_norm_act_forward
+import kernels.conv_norm_act_statistics
+import kernels.image_functions
+from kernels import INTERPRETED, AvgPool, MaxPool, global_average_pool, squeeze_excite
+from kernels.norm_tiles import NormTile
+from kernels.tiles import DepthwiseTile, ForwardTile
+from tests.faults.test_detector import followed_by_nan
+from tests.kernels.guarded_memory import PATTERNS, guarded_memory
+from tests.kernels.norm_layers import NormLayer, call, leaves, norm_tensors
+
+pytestmark = [
+    pytest.mark.skipif(not INTERPRETED, reason="made for the interpreter; on a GPU tests/kernels runs compiled"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+]
+
+LAYERS = (
+    NormLayer("residual", (2, 3, 6, 5), (5, 3, 3, 2), {"padding": (1, 0)}, residual=True, conv_bias=True),
+    NormLayer("pooled", (2, 3, 7, 9), (5, 3, 3, 3), {"pool": MaxPool((3, 2), 2, 1)}, channels_last=True),
+    NormLayer("silu", (2, 4, 6, 5), (6, 2, 2, 3), {"groups": 2, "activation": "silu"}, residual=True),
+    NormLayer("average", (2, 3, 6, 5), (3, 3, 2, 2), {"pool": AvgPool((2, 3), 1, (0, 1))}, residual=True),
+    NormLayer("depthwise", (2, 5, 6, 5), (10, 1, 3, 2), {"groups": 5, "activation": "gelu", "pool": MaxPool(2)}),
+    NormLayer("first", (2, 3, 8, 7), (5, 3, 3, 3), {"pool": MaxPool(2, 1), "pool_first": True}, residual=True),
+    NormLayer("average_first", (2, 3, 6, 8), (4, 3, 2, 3), {"pool": AvgPool(2), "pool_first": True}, affine=False),
+    NormLayer(
+        "depthwise_first", (2, 3, 7, 6), (3, 1, 2, 2), {"groups": 3, "pool": AvgPool(2), "pool_first": True},
+        residual=True,
+    ),
+    NormLayer("video", (1, 2, 3, 4, 5), (3, 2, 2, 2, 2), {"activation": None}, residual=True),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles much smaller than the layers."""
+    forward, statistics = kernels.conv_norm_act_forward, kernels.conv_norm_act_statistics
+
+    def tile(channels: int, pixels: int, innermost: bool, programs_wanted: int = 0) -> NormTile:
+        return NormTile(2, 8, splits=3 if programs_wanted else 1)
+
+    for module in (forward, kernels.conv_norm_act_backward, kernels.image_functions):
+        monkeypatch.setattr(module, "norm_tile", tile)
+    monkeypatch.setattr(forward, "forward_tile", lambda *_: ForwardTile(8, 8, 8, 1, flat=True))
+    monkeypatch.setattr(forward, "depthwise_tile", lambda *_: DepthwiseTile(8, 8))
+    monkeypatch.setattr(statistics, "_MOST_AT_ONCE", 4)
+    monkeypatch.setattr(statistics, "MERGE_PARTS", 2)
+
+
+def outcome(layer: NormLayer, tensors: dict[str, Tensor | None], backend: str, **others: Any) -> dict[str, Tensor]:
+    """y, gradients and running statistics; and y again without gradients."""
+    copies = {
+        name: None if t is None else t.clone() if name.startswith("running") else t.detach().requires_grad_()
+        for name, t in tensors.items()
+    }
+    y = call(layer, copies, backend, **others)
+    scale = torch.arange(1, y.numel() + 1, dtype=y.dtype).view(y.shape) % 7 - 2
+    y.backward(scale)
+    found = {"y": y.detach()}
+    for name, copy in copies.items():
+        if copy is not None:
+            gradient = copy if name.startswith("running") else copy.grad
+            assert gradient is not None
+            found[name] = gradient
+    with torch.no_grad():
+        found["inferred"] = call(layer, leaves(tensors), backend, **others)
+    return found
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+def test_close_in_float64(layer: NormLayer, training: bool) -> None:
+    tensors = norm_tensors(layer, torch.float64, torch.float64, seed=0)
+    others = {"training": training, "momentum": 0.3, "eps": 1e-3}
+    expected = outcome(layer, tensors, "cudnn", **others)
+    followed = {name: None if t is None else followed_by_nan(t) for name, t in tensors.items()}
+    with guarded_memory(PATTERNS[training]) as allocations:
+        found = outcome(layer, followed, "triton", **others)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-9, msg=lambda text, n=name: f"{n}: {text}")
+    for allocation in allocations:
+        allocation.check_guards()
+
+
+def test_a_large_mean_is_not_lost_in_squares() -> None:
+    """In float32, deviations of 1 about 10,000: squares minus the mean's square would be off by several."""
+    layer = NormLayer("large", (2, 3, 6, 5), (4, 3, 2, 2), {"activation": None}, conv_bias=True)
+    tensors = norm_tensors(layer, torch.float32, torch.float32, seed=0)
+    tensors["conv_bias"] = torch.full((4,), 1e4)
+    with torch.no_grad():
+        expected, found = (call(layer, leaves(tensors), backend) for backend in ("cudnn", "triton"))
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
+
+
+def test_undefined_values_stay_in_their_channel_and_relu_selects() -> None:
+    """Frozen statistics: a NaN pixel and an infinite gradient where ReLU is off, as PyTorch has them."""
+    layer = NormLayer("frozen", (1, 2, 4, 5), (4, 1, 1, 1), {"groups": 2}, training=False, residual=True)
+    tensors = norm_tensors(layer, torch.float64, torch.float64, seed=0)
+    x = tensors["x"]
+    assert x is not None
+    x[0, 0, 1, 2] = torch.nan
+    for backend_residual in (True, False):
+        given = tensors if backend_residual else tensors | {"residual": None}
+        results = []
+        for backend in ("cudnn", "triton"):
+            copies = leaves(given)
+            y = call(layer, copies, backend)
+            y.backward(torch.where(y == 0, torch.inf, 1.0))
+            results.append((y.detach(), *(copies[name].grad for name in ("x", "norm_bias"))))  # type: ignore[union-attr]
+        for expected, found in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [(2, 5, 3, 7), (3, 2, 11), (1, 3, 2, 3, 4)], ids=str)
+def test_gates_and_global_pools_are_close_in_float64(size: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(size, generator=generator, dtype=torch.float64)
+    gate = torch.randn(*size[:2], *[1] * (len(size) - 2), generator=generator, dtype=torch.float64)
+    results = []
+    for backend, place in (("cudnn", Tensor.clone), ("triton", followed_by_nan)):
+        given = [place(t).detach().requires_grad_() for t in (x, gate)]
+        with guarded_memory(PATTERNS[0]) as allocations:
+            y = squeeze_excite(*given, backend=backend)
+            mean = global_average_pool(y, backend=backend)
+            (mean.square().sum() + (y * x).sum()).backward()
+        for allocation in allocations:
+            allocation.check_guards()
+        results.append((y.detach(), mean.detach(), *(t.grad for t in given)))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
