@@ -21,8 +21,8 @@ from analysis.records import SCHEMA_VERSION, RecordError, shown_path
 _TIMED_ON = (
     "suite", "case", "family", "pass", "backend", "dtype", "status", "reason", "process", "replicate", "measured_at",
     "time_ms_p50", "cuda_graph", "inputs_bytes", "peak_above_inputs_bytes", "flops", "fused_bytes", "eager_bytes",
-    "roofline_ms", "roofline_share", "copy_bytes_per_s", "matmul_tflops", "kernel_mode", "gpu", "driver", "cuda",
-    "conv_library", "torch", "triton", "python", "commit", "dirty", "source", "command",
+    "roofline_ms", "roofline_share", "copy_bytes_per_s", "matmul_tflops", "kernel_mode", "plan", "gpu", "driver",
+    "cuda", "conv_library", "torch", "triton", "python", "commit", "dirty", "source", "command",
 )  # fmt: skip
 COLUMNS: dict[str, tuple[str, ...]] = {
     "timings.csv": _TIMED_ON,

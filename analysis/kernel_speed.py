@@ -53,13 +53,18 @@ class Selected:
 
 
 def select(records: BenchRecords) -> Selected:
-    """Leave out rows of earlier code or versions and interpreted ones; the latest row of a process stands."""
+    """Leave out rows of earlier code or versions, of `auto` by a plan it has given up, and interpreted ones; the latest
+    row of a process stands."""
     rows = records.timings
     interpreted = rows["kernel_mode"] == "interpreted"
     rows = rows[~interpreted]
     keys = [*CONDITION, "suite"]
     newest = rows.sort_values("measured_at", kind="stable").groupby(keys, sort=False)[_CODE].last()
     current = rows.merge(newest.reset_index(), on=[*keys, *_CODE], how="inner")
+    planned = current[current["plan"] != ""].sort_values("measured_at", kind="stable")
+    plans = planned.groupby([*keys, "case", "backend"], sort=False)["plan"].last().rename("latest").reset_index()
+    current = current.merge(plans, on=[*keys, "case", "backend"], how="left")
+    current = current[(current["plan"] == "") | (current["plan"] == current["latest"])].drop(columns="latest")
     current = current.drop_duplicates([*keys, "process", "case", "pass", "backend"], keep="last", ignore_index=True)
     return Selected(current, len(rows) - len(current), int(interpreted.sum()))
 

@@ -129,8 +129,8 @@ def _check(options: Options) -> None:
         raise UsageError(str(error)) from None
     if options.predict and options.visit:
         raise UsageError("--predict and --visit: give one or the other")
-    if options.visit and (options.cases or options.run_dir):
-        raise UsageError("--visit goes through its own suites and cases: leave out --cases and --run_dir")
+    if options.visit and (options.suite != "blocks" or options.run_dir):
+        raise UsageError("--visit goes through blocks and models by itself: leave out --suite and --run_dir")
     if options.predict and options.suite == "models":
         raise UsageError("--predict works out layers: expected --suite smoke or blocks")
     if options.suite == "models" and not set(options.passes) & set(MODEL_PASSES):
@@ -185,7 +185,7 @@ _ON = {"nargs": "?", "const": True, "default": False, "type": _truth, "metavar":
 _LIST = {"nargs": "+", "metavar": "NAME"}
 _FLAGS: dict[str, dict[str, Any]] = {
     "suite": {"choices": SUITES, "default": "blocks", "help": "what to compare (default: blocks)"},
-    "cases": {**_LIST, "help": "only these of the suite"},
+    "cases": {**_LIST, "help": "only these of the suite (in a visit: of blocks)"},
     "backends": {**_LIST, "help": f"default all: {', '.join(BACKEND_NAMES)}"},
     "dtype": {**_LIST, "help": f"some of {', '.join(DTYPES)} (default: bf16)"},
     "passes": {**_LIST, "help": f"some of {', '.join(PASSES)} (default: all a suite has)"},

@@ -1,5 +1,6 @@
 """What bench.py does with checked options: predict, visit, or time a suite in fresh processes."""
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,6 +18,7 @@ from benchmarking.session import Announce, Comparison, remaining
 from benchmarking.supervisor import Spawn, run_replicate, spawn_worker
 from benchmarking.tuning import TUNED_FOLDER
 from benchmarking.visit import visit
+from kernels.plan_table import ENVIRONMENT_VARIABLE
 
 NO_GPU = "timing needs an NVIDIA GPU, and none was found; --predict alone works without one"
 
@@ -31,7 +33,8 @@ def run(
 ) -> list[str]:
     """Do what `options` say; returns what the budget left undone, a line each.
 
-    `device`, `spawn` and `budget` are the GPU, real processes and the real clock unless given. Raises UsageError where
+    A visit's tuned tables lie in <out>/tuned, unless TIDEPOOL_TUNED names a place. `device`, `spawn` and `budget` are
+    the GPU, real processes and the real clock unless given. Raises UsageError where
     there is no GPU or a folder cannot be used, WorkerError, RecordFileError.
     """
     if options.predict:
@@ -41,11 +44,12 @@ def run(
             raise UsageError(NO_GPU)
         device = torch.device("cuda", torch.cuda.current_device())
     place, clock = device, budget or Budget(options.budget_s)
-    tables = options.out / TUNED_FOLDER if options.visit else None
-    start = spawn or partial(spawn_worker, quiet=not options.progress, tables=tables)
+    start = spawn or partial(spawn_worker, quiet=not options.progress)
+    if options.visit:  # here and in every process it starts
+        os.environ.setdefault(ENVIRONMENT_VARIABLE, str((options.out / TUNED_FOLDER).absolute()))
     with run_record.FolderLock(options.out):
         if options.visit:
-            settings = replace(options.comparison(options.dtypes[0], since=_since(options)), cases=())
+            settings = options.comparison(options.dtypes[0], since=_since(options))
             return visit(settings, options.dtypes, options.processes, place, clock, start, announce)
         return _in_run_folder(options, place, announce, lambda: _time(options, place, clock, start, announce))
 

@@ -25,7 +25,8 @@ from benchmarking.opponents import Backend, UnsupportedError
 from benchmarking.precision import DTYPES, precision_record, set_precision
 from benchmarking.records import SCHEMA_VERSION, checks, timings
 from benchmarking.state import State
-from benchmarking.workload import PASSES, LayerWorkload, Timed, Workload
+from benchmarking.workload import PASSES, LayerWorkload, Timed, Workload, plan_text
+from kernels import plan_table
 from kernels.timing import Timer, percentile
 
 TIMED, WRONG, UNSUPPORTED, CRASHED = "timed", "wrong", "unsupported", "crashed"
@@ -82,19 +83,31 @@ def remaining(comparison: Comparison, device: torch.device) -> list[Item]:
 def measured(comparison: Comparison, device: torch.device) -> dict[tuple[str, str, str], str]:
     """Status by (case, pass, backend) of what this replicate need not measure again.
 
-    A crash counts for every replicate: what ended one process would end the next.
+    A crash counts for every replicate: what ended one process would end the next. A time of `auto` counts while it
+    would still run as it did.
     """
     identity = machine.identity(machine.machine_record(device, comparison.packages))
     wanted = {"dtype": comparison.dtype, "cuda_graph": comparison.cuda_graph, **identity}
     texts = {name: "" if value is None else str(value) for name, value in wanted.items()}
     rows, _ = timings(comparison.out).read()
+    plans = _plans(comparison, device)
     return {
         (row["case"], row["pass"], row["backend"]): row["status"]
         for row in rows
         if all(row[name] == text for name, text in texts.items())
         and row["measured_at"] >= comparison.since
         and (row["replicate"] == str(comparison.replicate) or row["status"] == CRASHED)
+        and row["plan"] in ("", plans.get(row["case"]))
     }
+
+
+def _plans(comparison: Comparison, device: torch.device) -> dict[str, str]:
+    """How `auto` would run each layer now, by its tables as they are on disk, on one line as records hold it."""
+    set_precision(comparison.dtype)
+    plan_table.forget()
+    dtype = DTYPES[comparison.dtype]
+    layers = [case for case in comparison.cases if isinstance(case, LayerCase)]
+    return {case.name: " ".join(plan_text(case, dtype, device).split()) for case in layers}
 
 
 def checked(comparison: Comparison, environment: dict[str, Any]) -> set[tuple[str, str]]:

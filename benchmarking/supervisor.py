@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -16,12 +15,12 @@ from benchmarking.jobs import Job
 from benchmarking.records import timings
 from benchmarking.session import CRASHED, IN_PROGRESS, Announce, Comparison, remaining, timing_row
 from benchmarking.state import State
-from kernels.plan_table import ENVIRONMENT_VARIABLE
 from training.environment import SOURCE
 
 Spawn = Callable[[Job], int]
 """Starts a job in a process of its own and returns its exit code."""
 
+WORKER = ("-m", "benchmarking.worker")
 LEAST_S = 5.0
 """A process is not started for less: importing PyTorch takes most of that."""
 GRACE_S = 15.0
@@ -34,17 +33,12 @@ class WorkerError(RuntimeError):
     """A process ended in a way that another attempt would repeat. The message is one line."""
 
 
-def spawn_worker(job: Job, *, quiet: bool = False, tables: Path | None = None) -> int:
-    """Run a job as `python -m benchmarking.worker`; stop it when its budget is over and it does not end by itself.
-
-    `tables` is where `auto` finds plans and tuning leaves them, unless the user has named a place.
-    """
+def spawn_worker(job: Job, *, quiet: bool = False) -> int:
+    """Run a job as `python -m benchmarking.worker`; stop it when its budget is over and it does not end by itself."""
     environment = dict(os.environ)
-    if tables is not None:
-        environment.setdefault(ENVIRONMENT_VARIABLE, str(tables.absolute()))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SOURCE), environment.get("PYTHONPATH")]))
     environment[machine.COMMAND_VARIABLE] = machine.command_line()
-    command = [sys.executable, "-m", "benchmarking.worker", job.text(), *(["--quiet"] if quiet else [])]
+    command = [sys.executable, *WORKER, job.text(), *(["--quiet"] if quiet else [])]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
     try:
         return _exit_code(process.wait(None if job.budget_s is None else job.budget_s))

@@ -17,12 +17,12 @@ from benchmarking import machine
 from benchmarking.budget import Budget
 from benchmarking.cases import suite
 from benchmarking.jobs import Job
-from benchmarking.opponents import BACKENDS, backends
+from benchmarking.model_workload import MODEL_PASSES
+from benchmarking.opponents import backends
 from benchmarking.records import write_cases
 from benchmarking.session import Announce, Comparison, checked, remaining
 from benchmarking.state import State
 from benchmarking.supervisor import Spawn, run_once, run_replicate
-from benchmarking.workload import PASSES
 
 FIRST_PASSES = ("forward", "train")
 VISIT = "visit"
@@ -49,8 +49,8 @@ def visit(
 ) -> list[str]:
     """Go through the stages until the budget ends; returns what is left, one line a stage, nothing where all is done.
 
-    `settings` names the folder, rounds, CUDA graphs and seed; suites, cases and passes are the visit's own. Raises
-    WorkerError, RecordFileError.
+    `settings` names the folder, rounds, CUDA graphs and seed, the layers, backends and passes; networks are all of
+    theirs. Raises WorkerError, RecordFileError.
     """
     state = State(settings.out)
     for name in ("blocks", "models"):
@@ -78,7 +78,7 @@ def _stages(
     announce: Announce,
 ) -> Iterator[Stage]:
     state = State(settings.out)
-    blocks = replace(settings, suite="blocks", cases=suite("blocks"), backends=BACKENDS, passes=FIRST_PASSES)
+    blocks = replace(settings, passes=tuple(pass_ for pass_ in settings.passes if pass_ in FIRST_PASSES))
     ours = backends(["triton"])
     for dtype in dtypes:
         checks = replace(blocks, backends=ours, dtype=dtype)
@@ -86,8 +86,8 @@ def _stages(
     for dtype in dtypes:
         for kind in ("ceilings", "tune"):
             yield _once_stage(kind, replace(blocks, dtype=dtype), device, budget, spawn, state)
-    others = tuple(pass_ for pass_ in PASSES if pass_ not in FIRST_PASSES)
-    models = replace(settings, suite="models", cases=suite("models"), backends=BACKENDS, passes=("train",))
+    others = tuple(pass_ for pass_ in settings.passes if pass_ not in FIRST_PASSES)
+    models = replace(settings, suite="models", cases=suite("models"), passes=MODEL_PASSES)
     for index in range(replicates):
         for comparison in (blocks, models, replace(blocks, passes=others)):
             for dtype in dtypes:

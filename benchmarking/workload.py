@@ -14,7 +14,7 @@ from benchmarking.correctness import Question
 from benchmarking.opponents import Backend, Layer, UnsupportedError, build_layer
 from kernels.arguments import build_geometry, parse_layer
 from kernels.error_rule import Inputs
-from kernels.plan import decide
+from kernels.plan import Choice, decide
 from kernels.reference import conv_relu_pool_reference
 from kernels.roofline import Device, layer_cost, roofline_seconds
 from kernels.timing import Arguments, cache_bytes, sets_beyond_cache
@@ -140,12 +140,7 @@ class LayerWorkload:
 
     def plan(self, backend: Backend) -> str | None:
         """See Workload."""
-        if backend.op != "auto":
-            return None
-        decision = decide(call_of(self.case, self.dtype, self.device), self.case.bias, self.dtype)
-        plan = decision.plan
-        ways = f"forward {plan.forward.way}, dgrad {plan.dgrad.way}, wgrad {plan.wgrad.way}, train {plan.train}"
-        return f"{decision.source}: inference {plan.inference.way}, {ways}"
+        return plan_text(self.case, self.dtype, self.device) if backend.op == "auto" else None
 
     def bounds(self, pass_: str, device: Device) -> Bounds:
         """See Workload. The roofline is that of one fused kernel per result, the same for every backend."""
@@ -185,6 +180,20 @@ class LayerWorkload:
     def _leaves(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor | None]:
         x = inputs.x.requires_grad_(self.case.input_gradient)
         return x, inputs.weight.requires_grad_(), None if inputs.bias is None else inputs.bias.requires_grad_()
+
+
+def plan_text(case: LayerCase, dtype: torch.dtype, device: torch.device) -> str:
+    """How `auto` runs a layer here and now, and where it has that from: measured, stale or assumed."""
+    decision = decide(call_of(case, dtype, device), case.bias, dtype)
+    plan = decision.plan
+    ways = ", ".join(
+        f"{name} {_choice_text(getattr(plan, name))}" for name in ("inference", "forward", "dgrad", "wgrad")
+    )
+    return f"{decision.source}: {ways}, train {plan.train if case.input_gradient else plan.train_without_dx}"
+
+
+def _choice_text(choice: Choice) -> str:
+    return choice.way if choice.tile is None else f"{choice.way} {choice.tile}"
 
 
 def layer_bounds(case: LayerCase, dtype: torch.dtype, pass_: str, device: Device) -> Bounds:

@@ -95,6 +95,20 @@ def test_interpreted_times_and_earlier_code_enter_no_ratio(tmp_path: Path) -> No
     assert set(ratios.loc[ratios["backend"] == "triton", "status"]) == {"not measured"}
 
 
+def test_a_plan_that_auto_has_given_up_enters_no_ratio(tmp_path: Path) -> None:
+    write_cases(tmp_path)
+    old = {"plan": "assumed: fused", "measured_at": "2025-01-01T00:00:00+00:00"}
+    rows = [timing("first_b64", "train", "auto", 9.0, **old), timing("first_b64", "train", "cudnn", 2.0)]
+    new = {"plan": "measured: cudnn", "process": "later"}
+    rows += [timing("first_b64", "train", "auto", 1.0, **new)]
+    rows += [timing("first_b64", "train", "cudnn", 2.0, process="later")]
+    write_csv(tmp_path / "timings.csv", rows)
+    records = read_bench_records([tmp_path])
+    row = _row(ratio_table(records), case="first_b64", **{"pass": "train", "backend": "auto", "opponent": "cudnn"})
+    assert (row["ratio"], row["processes"]) == (2.0, 1)
+    assert select(records).older == 1
+
+
 def test_damaged_rows_are_counted_and_foreign_files_refused_or_named(tmp_path: Path) -> None:
     write_timings(tmp_path / "a", processes=1)
     path = tmp_path / "a" / "timings.csv"

@@ -54,7 +54,7 @@ def test_what_sweep_py_passes_is_accepted(tmp_path: Path) -> None:
         (["--predict", "--suite=models"], "--predict works out layers: expected --suite smoke or blocks"),
         (["--predict", "--predict_on=H900"], "unknown device 'H900'; expected some of: H200,"),
         (["--suite=models", "--passes=forward"], "--passes: networks are timed in whole steps, expected train"),
-        (["--visit", "--cases=vgg16_1_b64"], "--visit goes through its own suites and cases"),
+        (["--visit", "--suite=models"], "--visit goes through blocks and models by itself"),
         (["--run_dir=a", "--out=b"], "--out and --run_dir: a run keeps its measurements in its own folder"),
         (["--out=bench.py"], "--out: bench.py is a file, expected a folder"),
         (["--speed"], "unrecognized arguments: --speed"),
