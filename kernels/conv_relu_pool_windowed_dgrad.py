@@ -45,7 +45,7 @@ from kernels.launch import (
     precision_of,
 )
 from kernels.windowed_functions import channel_mask, chosen_gradient, keep_channels
-from kernels.windowed_tiles import WindowedDgradTile, most_registers, phase_pixels
+from kernels.windowed_tiles import WindowedDgradTile, fits_dgrad, most_registers, phase_pixels
 
 
 @triton.jit
@@ -143,7 +143,8 @@ def prepare_windowed_dgrad(
     """The kernel's launch on (grad, code or grad, weight, dx), for a layer that `windowed_tiles.fits_dgrad`.
 
     grad (N, K, *output) in any strides; `code` as forward saved it, None where nothing was; `weight` as the launcher
-    of `conv_relu_pool_dgrad` has it, channels innermost on a GPU; dx (N, C, *spatial).
+    of `conv_relu_pool_dgrad` has it, channels innermost on a GPU; dx (N, C, *spatial). Raises ValueError for other
+    layers, and for a tile whose block_k does not divide the filters of a group.
     """
     return _prepare(
         geometry, shapes, grad.dtype, operand_kind(grad.dtype), tile, layout_of(grad),
@@ -163,6 +164,8 @@ def _prepare(
     weight: Layout,
     dx: Layout,
 ) -> Prepared:
+    if not fits_dgrad(geometry) or geometry.filters % tile.block_k != 0:
+        raise ValueError(f"tile: {tile} does not fit {geometry}")
     phases, pixels = phase_pixels(geometry, shapes)
     tiles = triton.cdiv(pixels, tile.block_p) * triton.cdiv(geometry.channels, tile.block_c)
     scalars = (

@@ -42,7 +42,7 @@ from kernels.launch import (
 )
 from kernels.runtime import device_function
 from kernels.windowed_functions import channel_mask, keep_channels
-from kernels.windowed_tiles import WindowedWgradTile, most_registers
+from kernels.windowed_tiles import WindowedWgradTile, fits_wgrad, most_registers
 
 
 @triton.jit
@@ -214,6 +214,8 @@ def _prepare(
     code: Layout | None,
     x: Layout,
 ) -> Prepared:
+    if not fits_wgrad(geometry):
+        raise ValueError(f"tile: {tile} does not fit {geometry}")
     tiles_k = triton.cdiv(geometry.filters, tile.block_k)
     rows = geometry.kernel_d * geometry.kernel_h * triton.cdiv(geometry.kernel_w, tile.taps)
     tiles = rows * triton.cdiv(geometry.channels, tile.block_c) * tiles_k if needs[0] else 0
