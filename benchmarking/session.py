@@ -317,8 +317,9 @@ class Session:
     def _mark(self, case: Case, backend: Backend, step: str) -> None:
         """Say what is about to run: what a crash of this process will be put down to."""
         comparison = self.comparison
-        what = {"suite": comparison.suite, "case": case.name, "backend": backend.name, "step": step}
-        self.state.put(IN_PROGRESS, {**what, "dtype": comparison.dtype, "replicate": comparison.replicate})
+        what: dict[str, Any] = {"suite": comparison.suite, "case": case.name, "backend": backend.name, "step": step}
+        what |= {"dtype": comparison.dtype, "replicate": comparison.replicate, "begun_s": time.time()}
+        self.state.put(IN_PROGRESS, what)
 
 
 def timing_row(

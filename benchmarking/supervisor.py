@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import torch
@@ -25,6 +26,8 @@ LEAST_S = 5.0
 """A process is not started for less: importing PyTorch takes most of that."""
 GRACE_S = 15.0
 STOPPED = 128 + signal.SIGTERM
+HANG_S = 120.0
+"""One step of one backend, compilation included, that takes longer and is still not done has hung."""
 MOST_CRASHES = 20
 STOPPED_IN = "stopped_in"
 
@@ -109,12 +112,15 @@ def _blame(comparison: Comparison, device: torch.device, code: int, announce: An
 
 
 def _note_stop(comparison: Comparison, device: torch.device, announce: Announce) -> None:
-    """Remember what a process that outlived its budget was doing; the second time, put it down as a crash."""
+    """Remember what a process that outlived its budget was doing, if for long; the second time, call it a crash."""
     state = State(comparison.out)
     found = state.get(IN_PROGRESS)
-    if found and found == state.get(STOPPED_IN):
+    if not found or time.time() - found["begun_s"] < HANG_S:
+        return
+    what = {name: value for name, value in found.items() if name != "begun_s"}
+    if what == state.get(STOPPED_IN):
         _blame(comparison, device, STOPPED, announce)
-    state.put(STOPPED_IN, found)
+    state.put(STOPPED_IN, what)
 
 
 def _seconds(budget: Budget) -> float | None:

@@ -1,16 +1,22 @@
 """bench.py from end to end: interpreted kernels, made-up times, a clock that tests set."""
 
 import csv
+import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarking import cases, correctness, session, tuning
+from benchmarking import cases, correctness, session, tuning, workload
 from benchmarking.cases import LayerCase, ModelCase
 from benchmarking.command_line import parse_options
+from benchmarking.jobs import Job
 from benchmarking.program import run
 from benchmarking.records import Table, timings
+from benchmarking.state import State
+from benchmarking.supervisor import STOPPED
+from benchmarking.workload import LayerWorkload
 from kernels.tune import Outcome
 from tests.benchmarking.fake_device import CPU, FakeTimer, InProcess
 
@@ -92,8 +98,6 @@ def test_what_is_wrong_is_recorded_and_not_timed(tmp_path: Path, monkeypatch: py
         layer = build(backend, case)
         return (lambda x, w, b: 2 * layer(x, w, b)) if backend.name == "cudnn_channels_last" else layer
 
-    from benchmarking import workload
-
     build = workload.build_layer
     monkeypatch.setattr(workload, "build_layer", doubled)
     spawn = InProcess()
@@ -108,8 +112,6 @@ def test_what_is_wrong_is_recorded_and_not_timed(tmp_path: Path, monkeypatch: py
 
 
 def test_wrong_after_timing_is_not_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarking.workload import LayerWorkload
-
     asked = iter([None, "tiny_pool, y: changed"])
     monkeypatch.setattr(LayerWorkload, "wrong", lambda self, backend: next(asked))
     bench(tmp_path, InProcess(), "--backends=cudnn", "--passes=forward", "--cases=tiny_pool")
@@ -202,6 +204,49 @@ def test_a_visit_goes_through_its_stages_in_order_and_goes_on(tmp_path: Path, mo
     assert {r["plan"][:7] for r in found if r["backend"] == "auto" and r["suite"] == "blocks"} == {"assumed"}
     assert go(None) == []
     assert len(spawn.kinds) == 10
+
+
+def test_a_visit_tunes_with_the_tuner_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "BLOCKS", (LINE,))
+    monkeypatch.setattr(cases, "MODELS", ())
+    monkeypatch.setenv("TIDEPOOL_TUNED", str(tmp_path / "tables"))
+    spawn = InProcess()
+    options = parse_options(["--visit", "--dtype=fp32", "--processes=1", "--backends=auto", f"--out={tmp_path}"])
+    assert run(options, spawn.said.append, device=CPU, spawn=spawn, budget=spawn.budget(None)) == []
+    (entry,) = json.loads((tmp_path / "tables" / "cpu.json").read_text())["entries"]
+    assert (entry["name"], entry["complete"]) == ("tiny_line", True)
+    assert "tuned 1 layers, 0 were, 0 left" in spawn.said
+    assert run(options, spawn.said.append, device=CPU, spawn=spawn, budget=spawn.budget(None)) == []
+
+
+def test_what_ran_by_another_plan_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("--backends=auto,cudnn", "--passes=forward", "--cases=tiny_pool")
+    bench(tmp_path, InProcess(), *asked)
+    bench(tmp_path, InProcess(), *asked)
+    assert len(rows(tmp_path)) == 2
+    for module in (session, workload):
+        monkeypatch.setattr(module, "plan_text", lambda case, dtype, device: "measured: by a newer table")
+    bench(tmp_path, InProcess(), *asked)
+    assert [r["plan"] for r in rows(tmp_path) if r["backend"] == "auto"][1:] == ["measured: by a newer table"]
+    assert len(rows(tmp_path)) == 4
+
+
+def test_what_hangs_twice_is_put_down_as_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that its budget ended in the same long step of the same backend, on two calls."""
+    asked = ("--backends=cudnn", "--passes=forward", "--cases=tiny_line")
+
+    def hangs(job: Job) -> int:
+        doing = {"suite": "smoke", "case": "tiny_line", "backend": "cudnn", "step": "forward", "dtype": "fp32"}
+        State(tmp_path).put("in_progress", {**doing, "replicate": 0, "begun_s": time.time() - 500})
+        return STOPPED
+
+    spawn = InProcess()
+    options = parse_options(["--suite=smoke", "--dtype=fp32", "--processes=1", f"--out={tmp_path}", *asked])
+    for _ in range(2):
+        run(options, spawn.said.append, device=CPU, spawn=hangs, budget=spawn.budget(100.0))
+    assert [(r["case"], r["status"]) for r in rows(tmp_path)] == [("tiny_line", "crashed")]
+    assert run(options, spawn.said.append, device=CPU, spawn=spawn, budget=spawn.budget(100.0)) == []
+    assert spawn.jobs == []
 
 
 def test_interpreted_networks_are_held_to_float64(tmp_path: Path) -> None:
