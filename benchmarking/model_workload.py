@@ -76,6 +76,7 @@ class ModelWorkload:
             self._loss(model, x, target)[1].backward()
             optimizer.step()
 
+        # A step writes far more than a cache holds: the batches differ so that nothing is learnt by heart.
         count = sets_beyond_cache(self.inputs_bytes(), cache_bytes(self.device))
         return Timed(step, [self._batch(backend, index) for index in range(count)], grad=True)
 

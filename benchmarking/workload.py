@@ -22,6 +22,8 @@ from kernels.tune_layer import call_of
 
 PASSES = ("forward", "forward_training", "backward", "train")
 """forward is inference; forward_training saves what backward needs; train is forward_training and backward."""
+MOST_SETS = 512
+"""Sets of inputs to go round: twice the L2 cache of an H100 for layers of 200 KB and up."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class LayerWorkload:
         return sum(torch.Size(size).numel() for size in sizes) * self.dtype.itemsize
 
     def _count(self) -> int:
-        return sets_beyond_cache(self._set_bytes, cache_bytes(self.device))
+        return sets_beyond_cache(self._set_bytes, cache_bytes(self.device), most=MOST_SETS)
 
     def _set(self, backend: Backend, index: int) -> Inputs:
         """Set `index` of random inputs: the same numbers on every backend, the same tensors on those of one layout."""
