@@ -51,21 +51,33 @@ class FusedModule(nn.Module):
         calls: dict[str, "FusedCall"],
         tensors: dict[str, Tensor],
         forwards: dict[bool, Callable[..., Any]],
+        backend: str,
     ) -> None:
         super().__init__()
         for name in list(self.__dict__):
             self.__dict__[name] = original.__dict__[name]
         self.__dict__["_modules"] = {**original._modules, **calls}
         self.__dict__.update(tensors)
-        self._original_type = type(original).__name__
         self._forwards = forwards
+        # In a tuple, so that it is not registered: its parts are registered here.
+        self._source = (original, backend)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the original's forward takes and gives."""
         return self._forwards[self.training](self, *args, **kwargs)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are made of the original and fused again: the new forward cannot be pickled."""
+        return _fused_again, (*self._source, self.training)
+
     def extra_repr(self) -> str:
-        return f"from {self._original_type}"
+        return f"from {type(self._source[0]).__name__}"
+
+
+def _fused_again(original: nn.Module, backend: str, training: bool) -> nn.Module:
+    result, _ = fuse(original, backend)
+    result.training = training
+    return result
 
 
 class FusedCall(nn.Module):
@@ -192,7 +204,7 @@ class _Fusion:
         forwards[True] = compiled_forward(graphs[True][0], type(module).__name__)
         same = sources[True] == sources[False]
         forwards[False] = forwards[True] if same else compiled_forward(graphs[False][0], type(module).__name__)
-        return FusedModule(module, calls, tensors, forwards)
+        return FusedModule(module, calls, tensors, forwards, self.backend)
 
     def _replace(
         self, graph: fx.Graph, chain: Chain, calls: dict[str, FusedCall], modules: dict[str, nn.Module]

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from kernels import INTERPRETED
 from kernels.arguments import ArgumentError
 from models import FuseReport, build_model, fuse
 from models.fuse import FusedCall
-from tests.models.foreign_networks import NETWORKS
+from tests.models.foreign_networks import NETWORKS, ResNetStyle
 from tests.models.network_step import without_pytorchs
 
 
@@ -94,6 +95,18 @@ def test_a_copy_of_a_fused_network_is_on_its_own() -> None:
     for parameter in fused.parameters():
         nn.init.zeros_(parameter)
     assert twin(x.double()).abs().max() > 0
+
+
+def test_a_fused_network_can_be_pickled() -> None:
+    _, fused, _ = _pair(ResNetStyle)
+    fused.get_submodule("stem.1").eval()
+    again = pickle.loads(pickle.dumps(fused))
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(again(x), fused(x))
+    for module, twin in zip(fused.modules(), again.modules(), strict=True):
+        assert type(twin) is type(module)
+        assert twin.training == module.training
+    assert torch.equal(again.eval()(x), fused.eval()(x))
 
 
 def test_the_order_of_steps_and_the_layers_are_reported() -> None:
