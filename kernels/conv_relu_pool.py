@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels.arguments import check_backend, check_channels, check_tensors, parse_layer, spatial_sizes
-from kernels.layer_call import KNOWN, layer_call, remember
+from kernels.layer_call import KNOWN, LayerCall, layer_call, remember
 from kernels.operator_implementations import PLAIN_KEYS, dispatch_keys
 from kernels.operator_registration import call_direct, may_call_directly, ops
 from kernels.planned_operator import call_planned_directly, is_planned
@@ -45,8 +45,7 @@ def conv_relu_pool(
     """
     planned = backend == "auto" and is_planned(x)
     if (planned or backend == "triton") and not torch.compiler.is_compiling():
-        key = _key(x, weight, bias, stride, padding, dilation, groups, activation, pool)
-        known = KNOWN.get(key)
+        key, known = _look_up(x, weight, bias, stride, padding, dilation, groups, activation, pool)
         if known is None:
             layer = _checked(x, weight, bias, stride, padding, dilation, groups, activation, pool)
             if key is None or x.dim() != weight.dim():
@@ -74,32 +73,42 @@ def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> 
     return layer.text()
 
 
-def _key(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Any:
-    """What `_checked` and `layer_call` depend on, as a key. None when it cannot be one (lists as settings, something
-    not a tensor) or should not: dtypes that only autocast makes equal, subclasses and wrappers of tensors."""
+def _look_up(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    activation: Any,
+    pool: Any,
+) -> tuple[Any, LayerCall | None]:
+    """What `_checked` and `layer_call` depend on, as a key, and what is known under it. The key is None when there
+    cannot be one (lists as settings, something not a tensor) or should not: dtypes that only autocast makes equal,
+    subclasses and wrappers of tensors."""
     try:
         dtype, device = x.dtype, x.get_device()
         if weight.dtype is not dtype or weight.get_device() != device:
-            return None
+            return None, None
         if dispatch_keys(x) not in PLAIN_KEYS or dispatch_keys(weight) not in PLAIN_KEYS:
-            return None
+            return None, None
         bias_size = None
         if bias is not None:
             if bias.dtype is not dtype or bias.get_device() != device or dispatch_keys(bias) not in PLAIN_KEYS:
-                return None
+                return None, None
             bias_size = bias.shape
         # Types too: a stride of True or 1.0 equals 1 and is refused all the same.
-        kinds = tuple([type(s) for s in settings])
+        kinds: Any = (stride.__class__, padding.__class__, dilation.__class__, groups.__class__)
         if tuple in kinds:
-            kinds += tuple([type(v) for s in settings if type(s) is tuple for v in s])
-        pool = settings[-1]
-        if pool is not None:
-            kinds += pool.kinds
-        key = (dtype, device, x.shape, x.stride(), weight.shape, weight.stride(), bias_size, settings, kinds)
-        hash(key)
+            kinds += tuple([v.__class__ for s in (stride, padding, dilation) if s.__class__ is tuple for v in s])
+        key = (
+            dtype, device, x.shape, x.stride(), weight.shape, weight.stride(), bias_size,
+            stride, padding, dilation, groups, activation, pool, kinds, None if pool is None else pool.kinds,
+        )  # fmt: skip
+        return key, KNOWN.get(key)
     except (AttributeError, TypeError):
-        return None
-    return key
+        return None, None
 
 
 def _batched(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, planned: bool) -> Tensor:

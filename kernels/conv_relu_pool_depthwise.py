@@ -262,7 +262,7 @@ def conv_relu_pool_depthwise_forward(
         None if saved is None else layout_of(saved), None if norm is None else norm.residual,
     )  # fmt: skip
     pointers = (
-        x, weight, bias if bias is not None else x, y,
+        x, weight, bias.contiguous() if bias is not None else x, y,
         code if code is not None else y, winner if winner is not None else y,
     )  # fmt: skip
     if norm is None:

@@ -11,6 +11,7 @@ so no tap is tested for parity inside the loop.
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 import triton
@@ -18,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.conv_relu_pool_depthwise import conv_relu_pool_depthwise_dgrad
-from kernels.conv_relu_pool_windowed_dgrad import conv_relu_pool_windowed_dgrad
+from kernels.conv_relu_pool_windowed_dgrad import conv_relu_pool_windowed_dgrad_kernel, prepare_windowed_dgrad
 from kernels.device_functions import (
     as_operand,
     exact_quotient,
@@ -41,6 +42,7 @@ from kernels.launch import (
     channels_innermost,
     current_target,
     five_strides,
+    launch_nothing,
     launch_prepared,
     layout_of,
     offset_type,
@@ -157,26 +159,51 @@ def conv_relu_pool_dgrad(
     grad (N, K, *output) in any strides, 0 included; `code` as forward saved it; `saved` pre-activations, the winners'
     or (smooth activation, average pool) the whole convolution output. Tensors not needed are None.
     """
+    bind_dgrad(grad, code, saved, weight, dx, geometry, shapes, tile)(grad, code, saved, weight, dx)
+
+
+def bind_dgrad(
+    grad: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    weight: Tensor,
+    dx: Tensor,
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: DgradTile | WindowedDgradTile | None = None,
+) -> Callable[..., None]:
+    """`conv_relu_pool_dgrad` made ready for tensors of these layouts and dtypes: a function of (grad, code, saved,
+    weight, dx) that launches and decides nothing."""
     if dx.numel() == 0:
-        return
+        return launch_nothing
     if geometry.depthwise:
-        conv_relu_pool_depthwise_dgrad(grad, code, saved, weight, dx, geometry, shapes)
-        return
-    weight = channels_innermost(weight)
+        return functools.partial(conv_relu_pool_depthwise_dgrad, geometry=geometry, shapes=shapes)
+    packed = channels_innermost(weight)
     kind = operand_kind(grad.dtype)
     tile = tile or dgrad_tile(geometry, shapes.phase_pixels(geometry), current_target(), kind)
     if isinstance(tile, WindowedDgradTile):
-        conv_relu_pool_windowed_dgrad(grad, code, weight, dx, geometry, shapes, tile)
-        return
+        windowed = prepare_windowed_dgrad(grad, code, packed, dx, geometry, shapes, tile)
+
+        def launch_windowed(
+            grad: Tensor, code: Tensor | None, saved: Tensor | None, weight: Tensor, dx: Tensor
+        ) -> None:
+            pointers = (grad, grad if code is None else code, channels_innermost(weight), dx)
+            launch_prepared(conv_relu_pool_windowed_dgrad_kernel, windowed, *pointers)
+
+        return launch_windowed
     extra = code if code is not None else saved
-    launched = _prepare(
+    prepared = _prepare(
         geometry, shapes, grad.dtype, kind, tile, layout_of(grad), None if extra is None else layout_of(extra),
-        layout_of(weight), layout_of(dx),
+        layout_of(packed), layout_of(dx),
     )  # fmt: skip
-    launch_prepared(
-        conv_relu_pool_dgrad_kernel, launched,
-        grad, code if code is not None else grad, saved if saved is not None else grad, weight, dx,
-    )  # fmt: skip
+
+    def launch(grad: Tensor, code: Tensor | None, saved: Tensor | None, weight: Tensor, dx: Tensor) -> None:
+        launch_prepared(
+            conv_relu_pool_dgrad_kernel, prepared,
+            grad, grad if code is None else code, grad if saved is None else saved, channels_innermost(weight), dx,
+        )  # fmt: skip
+
+    return launch
 
 
 @functools.lru_cache(maxsize=4096)

@@ -22,11 +22,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.device_functions import inside, keep_in_range, load_operand, offset_of, round_to, split_index, widen
+from kernels.device_functions import inside, load_operand, offset_of, round_to, split_index, widen
 from kernels.geometry import Geometry, Shapes
 from kernels.launch import Layout, Prepared, accumulator, five_strides, launch_prepared, layout_of, offset_type
 from kernels.runtime import INTERPRETED
 from kernels.window_functions import conv_gradient, fold, start_fold, store_bits, window_pixel, write_outputs
+from kernels.windowed_functions import channel_mask
 
 
 @triton.jit
@@ -44,14 +45,13 @@ def conv_relu_pool_epilogue_kernel(
     DTYPE: tl.constexpr = y_ptr.dtype.element_ty
     group = tl.program_id(1).to(OFFSET)
     offs_k = ((tl.program_id(0) % NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
-    mask_k = offs_k < ROWS
+    mask_k = channel_mask(offs_k, BLOCK_K, ROWS)
     filters = group * ROWS + offs_k
-    from_k = keep_in_range(filters * stride_vk, mask_k)
     offs_p = (tl.program_id(0) // NUM_K).to(OFFSET) * BLOCK_P + tl.arange(0, BLOCK_P)
     mask_p = offs_p < num_outputs
     n, od, oh, ow = split_index(offs_p, out_d, out_h, out_w, G)
     if HAS_BIAS:
-        bias = widen(load_operand(bias_ptr, keep_in_range(filters, mask_k), mask_k, ACC), ACC)
+        bias = widen(load_operand(bias_ptr, filters, mask_k, ACC), ACC)
     best, code, winner = start_fold(BLOCK_K, BLOCK_P, ACC, G)
     for first in range(0, G.window, UNROLL):
         for piece in tl.static_range(UNROLL):  # unrolled, so that the loads of a window are under way together
@@ -62,8 +62,9 @@ def conv_relu_pool_epilogue_kernel(
                 exists = exists & inside(pd, ph, pw, conv_d, conv_h, conv_w, G)
             if G.window % UNROLL != 0:
                 exists = exists & (element < G.window)
+            # No product's loop pipelines these loads, so their masks hold, and offsets stay contiguous: 16 bytes each.
             at = n * stride_vn + offset_of(pd, ph, pw, stride_vd, stride_vh, stride_vw, G)
-            at = keep_in_range(at, exists)[None, :] + from_k[:, None]
+            at = at[None, :] + (filters * stride_vk)[:, None]
             value = widen(load_operand(conv_ptr, at, mask_k[:, None] & exists[None, :], ACC), ACC)
             if HAS_BIAS:
                 value = widen(round_to(value + bias[:, None], DTYPE), ACC)
@@ -93,7 +94,7 @@ def conv_relu_pool_unpool_kernel(
     NUM_K: tl.constexpr = (ROWS + BLOCK_K - 1) // BLOCK_K
     group = tl.program_id(1).to(OFFSET)
     offs_k = ((tl.program_id(0) % NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
-    mask_k = offs_k < ROWS
+    mask_k = channel_mask(offs_k, BLOCK_K, ROWS)
     offs_p = (tl.program_id(0) // NUM_K).to(OFFSET) * BLOCK_P + tl.arange(0, BLOCK_P)
     mask_p = offs_p < num_pixels
     n, pd, ph, pw = split_index(offs_p, conv_d, conv_h, conv_w, G)
@@ -110,7 +111,7 @@ def conv_relu_pool_unpool_kernel(
     mask = mask_k[:, None] & mask_p[None, :]
     from_p = n * stride_vn + offset_of(pd, ph, pw, stride_vd, stride_vh, stride_vw, G)
     at = ((group * ROWS + offs_k) * stride_vk)[:, None] + from_p[None, :]
-    tl.store(g_ptr + tl.where(mask, at, 0), round_to(widen(grad, ACC), g_ptr.dtype.element_ty), mask=mask)
+    tl.store(g_ptr + at, round_to(widen(grad, ACC), g_ptr.dtype.element_ty), mask=mask)
 
 
 @dataclass(frozen=True)
@@ -122,20 +123,21 @@ class PassTile:
     warps: int = 4
 
 
-CHANNELS_LAST_TILES = (PassTile(16, 64), PassTile(32, 32), PassTile(64, 16))
+CHANNELS_LAST_TILES = (PassTile(64, 16), PassTile(32, 32), PassTile(16, 64), PassTile(8, 128))
 CONTIGUOUS_TILE = PassTile(8, 128)
 _INTERPRETER_PIXELS = 2**12
 
 
 @functools.lru_cache(maxsize=4096)
 def pass_tile(rows: int, num_pixels: int, channels_fastest: bool) -> PassTile:
-    """The tile a pass runs with: long along whichever of channels and pixels lie next to each other in memory."""
+    """The tile a pass runs with: long along whichever of channels and pixels lie next to each other in memory, and
+    with as little beyond the last channel as can be; where blocks divide the channels nothing is masked."""
     if INTERPRETED:
         block_p = 1 << (max(num_pixels, 1) - 1).bit_length()
         return PassTile(min(max(1 << (rows - 1).bit_length(), 8), 64), min(block_p, _INTERPRETER_PIXELS))
     if not channels_fastest:
         return CONTIGUOUS_TILE
-    return next((tile for tile in CHANNELS_LAST_TILES if rows <= tile.block_k), CHANNELS_LAST_TILES[-1])
+    return min(CHANNELS_LAST_TILES, key=lambda tile: -(-rows // tile.block_k) * tile.block_k)
 
 
 def adds_bias(device: torch.device, geometry: Geometry) -> bool:
@@ -169,7 +171,7 @@ def conv_relu_pool_epilogue(
     )  # fmt: skip
     launch_prepared(
         conv_relu_pool_epilogue_kernel, launched,
-        conv, bias if bias is not None else conv, y,
+        conv, bias.contiguous() if bias is not None else conv, y,
         code if code is not None else y, winner if winner is not None else y,
     )  # fmt: skip
 

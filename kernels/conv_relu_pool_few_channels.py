@@ -161,7 +161,7 @@ def bind_few_channels(
     ) -> None:
         launch_prepared(
             conv_relu_pool_few_channels_kernel, prepared,
-            x, channels_innermost(weight), bias if bias is not None else x, y,
+            x, channels_innermost(weight), bias.contiguous() if bias is not None else x, y,
             code if code is not None else y, winner if winner is not None else y,
         )  # fmt: skip
 

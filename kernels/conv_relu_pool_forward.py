@@ -311,7 +311,8 @@ def _pointers(
 ) -> tuple[Tensor, ...]:
     """The kernel's pointers, others standing in for those that it will not look at."""
     return (
-        x, weight, x if bias is None else bias, y, y if code is None else code, y if winner is None else winner
+        x, weight, x if bias is None else bias.contiguous(), y,
+        y if code is None else code, y if winner is None else winner,
     )  # fmt: skip
 
 

@@ -143,7 +143,8 @@ def bind_hopper(
         weight = _packed(weight, tile.block_c)
         launch_prepared(
             conv_relu_pool_hopper_kernel, prepared,
-            y, code if code is not None else y, winner if winner is not None else y, bias if bias is not None else y,
+            y, code if code is not None else y, winner if winner is not None else y,
+            bias.contiguous() if bias is not None else y,
             _descriptor(x, *view_of_x), _descriptor(weight, *_view_of_weight(weight.shape, tile)),
         )  # fmt: skip
 

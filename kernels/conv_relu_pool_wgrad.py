@@ -10,6 +10,7 @@ the bit. The bias gradient is one more workspace column, summed by the programs 
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 import triton
@@ -17,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.conv_relu_pool_depthwise import conv_relu_pool_depthwise_wgrad, depthwise_wgrad_tile
-from kernels.conv_relu_pool_windowed_wgrad import conv_relu_pool_windowed_wgrad
+from kernels.conv_relu_pool_windowed_wgrad import conv_relu_pool_windowed_wgrad_kernel, prepare_windowed_wgrad
 from kernels.device_functions import (
     as_operand,
     inside,
@@ -171,44 +172,96 @@ def conv_relu_pool_wgrad(
     Either may be None: not wanted, not computed. grad, code and saved as for `conv_relu_pool_dgrad`;
     x (N, C, *spatial).
     """
-    filters = geometry.filters * geometry.groups
+    launch = bind_wgrad(grad, code, saved, x, dweight, dbias, geometry, shapes, tile)
+    launch(grad, code, saved, x, dweight, dbias)
+
+
+def bind_wgrad(
+    grad: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    x: Tensor,
+    dweight: Tensor | None,
+    dbias: Tensor | None,
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: WgradTile | WindowedWgradTile | None = None,
+) -> Callable[..., None]:
+    """`conv_relu_pool_wgrad` made ready for tensors of these layouts and dtypes: a function of (grad, code, saved, x,
+    dweight, dbias) that launches the split sums and what adds them up, and decides nothing."""
     if shapes.conv_pixels == 0:
-        for gradient in (dweight, dbias):
-            if gradient is not None:
-                gradient.zero_()
-        return
-    extra = code if code is not None else saved
-    kind = operand_kind(grad.dtype)
-    columns = geometry.taps * geometry.channels if dweight is not None else 0
-    row = columns + int(dbias is not None)
+        return _no_gradient
     needs = (dweight is not None, dbias is not None)
+    launch_splits, splits = _bind_splits(grad, code, saved, x, needs, geometry, shapes, tile)
+    columns = geometry.taps * geometry.channels if needs[0] else 0
+    elements = geometry.filters * geometry.groups * (columns + int(needs[1]))
+    reduce = _prepare_reduce(geometry, elements, splits, needs, None if dweight is None else layout_of(dweight))
+
+    def launch(
+        grad: Tensor,
+        code: Tensor | None,
+        saved: Tensor | None,
+        x: Tensor,
+        dweight: Tensor | None,
+        dbias: Tensor | None,
+    ) -> None:
+        workspace = _workspace(grad, splits * elements)
+        launch_splits(grad, code, saved, x, workspace)
+        launch_prepared(
+            conv_relu_pool_wgrad_reduce_kernel, reduce,
+            workspace, workspace if dweight is None else dweight, workspace if dbias is None else dbias,
+        )  # fmt: skip
+
+    return launch
+
+
+def _no_gradient(*tensors: Tensor | None) -> None:
+    """The gradients, last in the arguments of a wgrad launch, of a layer without pixels: zeros."""
+    for gradient in tensors[-2:]:
+        if gradient is not None:
+            gradient.zero_()
+
+
+def _bind_splits(
+    grad: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    x: Tensor,
+    needs: tuple[bool, bool],
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: WgradTile | WindowedWgradTile | None,
+) -> tuple[Callable[..., None], int]:
+    """What launches the split sums of (grad, code, saved, x) into a workspace, and the number of splits."""
     if geometry.depthwise:
         depthwise = depthwise_wgrad_tile(geometry, shapes.conv_pixels, grad)
-        splits = depthwise.splits
-        workspace = _workspace(grad, splits * filters * row)
-        conv_relu_pool_depthwise_wgrad(grad, code, saved, x, workspace, needs, geometry, shapes, depthwise)
-    else:
-        tile = tile or wgrad_tile(
-            geometry, shapes.conv_pixels, current_target(), kind, programs_in_flight(grad.device)
+        launch_depthwise = functools.partial(
+            conv_relu_pool_depthwise_wgrad, needs=needs, geometry=geometry, shapes=shapes, tile=depthwise
         )
-        splits = tile.splits
-        workspace = _workspace(grad, splits * filters * row)
-        if isinstance(tile, WindowedWgradTile):
-            conv_relu_pool_windowed_wgrad(grad, code, x, workspace, needs, geometry, shapes, tile)
-        else:
-            launched = _prepare(
-                geometry, shapes, grad.dtype, kind, tile, needs, layout_of(grad),
-                None if extra is None else layout_of(extra), layout_of(x),
-            )  # fmt: skip
-            launch_prepared(
-                conv_relu_pool_wgrad_kernel, launched,
-                grad, code if code is not None else grad, saved if saved is not None else grad, x, workspace,
-            )  # fmt: skip
-    launched = _prepare_reduce(geometry, filters * row, splits, needs, None if dweight is None else layout_of(dweight))
-    launch_prepared(
-        conv_relu_pool_wgrad_reduce_kernel, launched,
-        workspace, dweight if dweight is not None else workspace, dbias if dbias is not None else workspace,
+        return launch_depthwise, depthwise.splits
+    kind = operand_kind(grad.dtype)
+    tile = tile or wgrad_tile(geometry, shapes.conv_pixels, current_target(), kind, programs_in_flight(grad.device))
+    if isinstance(tile, WindowedWgradTile):
+        windowed = prepare_windowed_wgrad(grad, code, x, needs, geometry, shapes, tile)
+
+        def launch_windowed(
+            grad: Tensor, code: Tensor | None, saved: Tensor | None, x: Tensor, workspace: Tensor
+        ) -> None:
+            pointers = (grad, grad if code is None else code, x, workspace)
+            launch_prepared(conv_relu_pool_windowed_wgrad_kernel, windowed, *pointers)
+
+        return launch_windowed, tile.splits
+    extra = code if code is not None else saved
+    prepared = _prepare(
+        geometry, shapes, grad.dtype, kind, tile, needs, layout_of(grad),
+        None if extra is None else layout_of(extra), layout_of(x),
     )  # fmt: skip
+
+    def launch(grad: Tensor, code: Tensor | None, saved: Tensor | None, x: Tensor, workspace: Tensor) -> None:
+        pointers = (grad, grad if code is None else code, grad if saved is None else saved, x, workspace)
+        launch_prepared(conv_relu_pool_wgrad_kernel, prepared, *pointers)
+
+    return launch, tile.splits
 
 
 def _workspace(grad: Tensor, elements: int) -> Tensor:

@@ -109,8 +109,7 @@ class ConvReLUPool(_SingleLevelFunction):
                 dx = input_gradient(grad, code, saved, weight, direct)
             if needs_weight or needs_bias:
                 x = _size_only(grad, ctx.x_size) if x is None else x
-                wanted = (needs_weight, needs_bias)
-                dweight, dbias = weight_gradient(grad, code, saved, x, weight, *wanted, direct.geometry, direct.shapes)
+                dweight, dbias = weight_gradient(grad, code, saved, x, weight, needs_weight, needs_bias, direct)
             return dx, dweight, dbias, None, None
         code, saved = or_nothing(code, grad), or_nothing(saved, grad)
         if needs_x:

@@ -18,10 +18,9 @@ from kernels.arguments import (
     layer_from_text,
     spatial_sizes,
 )
-from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
+from kernels.conv_relu_pool_dgrad import bind_dgrad, conv_relu_pool_dgrad
 from kernels.conv_relu_pool_forward import bind_forward, empty_saved
-from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
-from kernels.geometry import Geometry, Shapes
+from kernels.conv_relu_pool_wgrad import bind_wgrad, conv_relu_pool_wgrad
 from kernels.launch import operand_kind
 from kernels.layer_call import LayerCall, geometry_of, layer_call
 from kernels.memory_format import empty_in_format, output_format
@@ -30,9 +29,12 @@ from kernels.runtime import INTERPRETED
 # --- The dispatcher, and the way around it ---------------------------------------------------------------------------
 
 
+_dispatch_keys_of = torch._C._dispatch_keys  # looked up once: this runs four times a step
+
+
 def dispatch_keys(tensor: Tensor) -> int:
     """The tensor's dispatch keys as a number."""
-    return torch._C._dispatch_keys(tensor).raw_repr()
+    return _dispatch_keys_of(tensor).raw_repr()
 
 
 def _plain_keys() -> set[int]:
@@ -126,7 +128,12 @@ def launch_forward(
 def input_gradient(grad: Tensor, code: Tensor | None, saved: Tensor | None, weight: Tensor, call: LayerCall) -> Tensor:
     """Gradient with respect to x, in x's memory format."""
     dx = call.dx.allocate()
-    conv_relu_pool_dgrad(grad, code, saved, weight, dx, call.geometry, call.shapes)
+    key = ("dgrad", grad.stride(), operand_kind(grad.dtype))
+    launch = call.launches.get(key)
+    if launch is None:
+        launch = bind_dgrad(grad, code, saved, weight, dx, call.geometry, call.shapes)
+        call.launches[key] = launch
+    launch(grad, code, saved, weight, dx)
     return dx
 
 
@@ -138,13 +145,17 @@ def weight_gradient(
     weight: Tensor,
     needs_weight: bool,
     needs_bias: bool,
-    geometry: Geometry,
-    shapes: Shapes,
+    call: LayerCall,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients with respect to weight and bias; None where not needed."""
     dweight = torch.empty_like(weight) if needs_weight else None
     dbias = grad.new_empty(weight.shape[0]) if needs_bias else None
-    conv_relu_pool_wgrad(grad, code, saved, x, dweight, dbias, geometry, shapes)
+    key = ("wgrad", grad.stride(), x.stride(), needs_weight, needs_bias, operand_kind(grad.dtype))
+    launch = call.launches.get(key)
+    if launch is None:
+        launch = bind_wgrad(grad, code, saved, x, dweight, dbias, call.geometry, call.shapes)
+        call.launches[key] = launch
+    launch(grad, code, saved, x, dweight, dbias)
     return dweight, dbias
 
 
@@ -181,8 +192,9 @@ def wgrad(
 ) -> tuple[Tensor, Tensor]:
     check_device(grad)
     geometry, shapes = geometry_of(x.shape, weight.shape, layer)
-    wanted = (needs_weight, needs_bias)
-    dweight, dbias = weight_gradient(grad, _given(code), _given(saved), x, weight, *wanted, geometry, shapes)
+    dweight = torch.empty_like(weight) if needs_weight else None
+    dbias = grad.new_empty(weight.shape[0]) if needs_bias else None
+    conv_relu_pool_wgrad(grad, _given(code), _given(saved), x, dweight, dbias, geometry, shapes)
     return or_nothing(dweight, grad), or_nothing(dbias, grad)
 
 

@@ -22,6 +22,7 @@ FORWARD = tuple(
             "triton.cdiv(shapes.num_outputs, tile.block_p)",
             "shapes.num_outputs // tile.block_p",
         ),
+        ("strided_bias_read_densely", "strides", "x if bias is None else bias.contiguous()", "x if bias is None else bias"),
         (
             "huge_windows_coded_in_16_bits",
             "code",

@@ -141,3 +141,32 @@ def test_25_gradient_in_the_other_format(x_last: bool, activation: str, pool: An
         assert_equal(found, expected, name)
     if activation == "relu":
         assert_as_pytorch(x.cpu(), weight, grad=grad.cpu(), pool=pool, padding=1)
+
+
+BIASES: dict[str, Callable[[Tensor], Tensor]] = {
+    "stepped": lambda t: t.repeat_interleave(2)[::2],
+    "one for all": lambda t: t[:1].expand(t.shape),
+    "column": lambda t: t[:, None].expand(-1, 3).contiguous()[:, 1],
+    "offset": lambda t: torch.cat([t.new_full((1,), 50.0), t])[1:],
+}
+
+
+@pytest.mark.parametrize("view", BIASES)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"groups": 3}, {"groups": 3, "pool": AvgPool(2)}, {"activation": "gelu", "pool": AvgPool(2)}, {"pool": None}],
+    ids=str,
+)
+def test_21_a_bias_may_be_a_view(view: str, options: dict[str, Any]) -> None:
+    x, weight = random(2, 3, 6, 6), random(6, 3 // options.get("groups", 1), 3, 3)
+    bias = BIASES[view](random(6))
+    settings = {**options, "backend": "triton"}
+    outcomes = []
+    for seen in (bias, bias.contiguous()):
+        leaves = [x.to(DEVICE).requires_grad_(), weight.to(DEVICE).requires_grad_()]
+        y = conv_relu_pool(*leaves, seen.to(DEVICE), **settings)
+        outcomes.append((y, *torch.autograd.grad(y.sum(), leaves)))
+    for found, expected in zip(*outcomes, strict=True):
+        assert torch.equal(found, expected)
+    if options.get("activation") != "gelu":
+        assert_as_pytorch(x, weight, bias, **options)
