@@ -11,7 +11,12 @@ EPILOGUE = tuple(
             "epilogue",
             "conv_relu_pool_epilogue_kernel",
             (
-                ("one_filter_too_many", "bounds", "mask_k = offs_k < ROWS", "mask_k = offs_k <= ROWS"),
+                (
+                    "one_filter_too_many",
+                    "bounds",
+                    "channel_mask(offs_k, BLOCK_K, ROWS)",
+                    "channel_mask(offs_k, BLOCK_K, ROWS + 1)",
+                ),
                 ("one_output_too_many", "bounds", "mask_p = offs_p < num_outputs", "mask_p = offs_p <= num_outputs"),
                 (
                     "window_bounds_swapped",
@@ -21,7 +26,7 @@ EPILOGUE = tuple(
                 ),
                 ("element_beyond_the_window", "bounds", "(element < G.window)", "(element <= G.window)"),
                 ("bias_twice", "bias", "value + bias[:, None]", "value + 2 * bias[:, None]"),
-                ("bias_of_first_group", "group", "keep_in_range(filters, mask_k), mask_k, ACC", "offs_k, mask_k, ACC"),
+                ("bias_of_first_group", "group", "bias_ptr, filters, mask_k", "bias_ptr, offs_k, mask_k"),
                 (
                     "compared_unrounded",
                     "rounding",
@@ -41,7 +46,12 @@ EPILOGUE = tuple(
             "unpool",
             "conv_relu_pool_unpool_kernel",
             (
-                ("one_filter_too_many", "bounds", "mask_k = offs_k < ROWS", "mask_k = offs_k <= ROWS"),
+                (
+                    "one_filter_too_many",
+                    "bounds",
+                    "channel_mask(offs_k, BLOCK_K, ROWS)",
+                    "channel_mask(offs_k, BLOCK_K, ROWS + 1)",
+                ),
                 ("one_pixel_too_many", "bounds", "mask_p = offs_p < num_pixels", "mask_p = offs_p <= num_pixels"),
                 ("gradient_of_wrong_group", "group", "group * ROWS * stride_gk", "group * stride_gk"),
                 (
