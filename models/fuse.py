@@ -3,7 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,7 +14,7 @@ from kernels.reference import activate, pool_reference
 from models.fused import NormHolder, conv_norm_act, conv_relu_pool
 from models.fusion_chains import Chain, find_chains
 from models.fusion_report import FusedLayer, FuseReport, SkippedLayer
-from models.fusion_steps import Step, described, first_input
+from models.fusion_steps import CONVOLUTIONS, NORMS, Step, described, first_input
 from models.fusion_tracing import FUSED_ALREADY, compiled_forward, has_hooks, traced
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -27,7 +27,8 @@ def fuse(module: nn.Module, backend: str = "auto") -> tuple[nn.Module, FuseRepor
     which they commute, as modules or functions, in place or not; `backend` is the ops'. The result shares parameters,
     buffers and submodules with `module`: the same objects under the same names in the same order, so that optimizers
     and state dicts of one serve the other. `train()` and `eval()` act as ever, and so does a norm that is frozen alone;
-    what else a forward makes of `self.training` is followed for the network as a whole. Where torch.fx cannot trace a
+    what else a forward makes of `self.training` is followed for the network as a whole. Later on, layers may be
+    replaced by others of their kind; hooks put on a fused layer then are not called. Where torch.fx cannot trace a
     module (control flow that depends on values), its submodules are fused one by one.
 
     Raises:
@@ -66,12 +67,29 @@ class FusedModule(nn.Module):
         """What the original's forward takes and gives."""
         return self._forwards[self.training](self, *args, **kwargs)
 
+    def __getattr__(self, name: str) -> Any:
+        """What the original has besides layers: its settings and methods."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_source"][0], name)
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles are made of the original and fused again: the new forward cannot be pickled."""
-        return _fused_again, (*self._source, self.training)
+        """Copies and pickles are made of the original, with the layers as they are now, and fused again: the new
+        forward cannot be pickled."""
+        original, backend = self._source
+        children = {name: child for name, child in self._modules.items() if not isinstance(child, FusedCall)}
+        return _fused_again, (_with_children(original, children), backend, self.training)
 
     def extra_repr(self) -> str:
         return f"from {type(self._source[0]).__name__}"
+
+
+def _with_children(module: nn.Module, children: dict[str, nn.Module | None]) -> nn.Module:
+    """The module with other submodules; everything else is shared."""
+    result = copy.copy(module)
+    result.__dict__["_modules"] = children
+    return result
 
 
 def _fused_again(original: nn.Module, backend: str, training: bool) -> nn.Module:
@@ -81,21 +99,30 @@ def _fused_again(original: nn.Module, backend: str, training: bool) -> nn.Module
 
 
 class FusedCall(nn.Module):
-    """One fused op in place of several layers; it reads parameters and modes off the layers it replaces."""
+    """One fused op in place of several layers, which it is given at every call: their parameters, modes and devices are
+    what they are then."""
 
     is_fused = True
 
     def __init__(self, chain: Chain, backend: str) -> None:
         super().__init__()
-        norm = None if chain.norm is None else cast(NormHolder, chain.norm.module)
-        # In a tuple, so that they are not registered a second time: they have their names in the network already.
-        self.layers = (cast(Convolution, chain.conv.module), norm)
+        self.names = chain.conv.name, None if chain.norm is None else chain.norm.name
+        self.kinds = _kind(chain.conv.module), None if chain.norm is None else _kind(chain.norm.module)
         self.activation, self.pool, self.pool_first = chain.activation, chain.pool, chain.pool_first
         self.backend = backend
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """x (N, C, *spatial) -> (N, K, *output); `residual` is what is added to the norm's result."""
-        conv, norm = self.layers
+    def forward(
+        self, x: Tensor, conv: Convolution, norm: NormHolder | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        """x (N, C, *spatial) -> (N, K, *output); `residual` is what is added to the norm's result.
+
+        Raises:
+            RuntimeError: a layer has been replaced by one of another kind since `fuse`.
+        """
+        for name, kind, layer in zip(self.names, self.kinds, (conv, norm), strict=True):
+            if kind is not None and not isinstance(layer, kind):
+                found = type(layer).__name__
+                raise RuntimeError(f"{name} was a {kind.__name__} when it was fused and is a {found} now: fuse again")
         if norm is None:
             return conv_relu_pool(x, conv, activation=self.activation, pool=self.pool, backend=self.backend)
         if residual is not None:
@@ -116,9 +143,19 @@ class FusedCall(nn.Module):
             backend=self.backend,
         )
 
+    def equals(self, other: "FusedCall") -> bool:
+        """Whether both are the same op on the same layers."""
+        names = ("names", "kinds", "activation", "pool", "pool_first")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
     def extra_repr(self) -> str:
-        norm = "" if self.layers[1] is None else "norm, "
+        norm = "" if self.names[1] is None else "norm, "
         return f"{norm}activation={self.activation}, pool={self.pool}, backend={self.backend}"
+
+
+def _kind(module: nn.Module | None) -> type[nn.Module]:
+    """PyTorch's class that the layer is or is made of."""
+    return next(kind for kind in (*CONVOLUTIONS, *NORMS) if isinstance(module, kind))
 
 
 def _result_size(x: Tensor, conv: Convolution) -> torch.Size:
@@ -179,9 +216,7 @@ class _Fusion:
         }
         if all(child is module._modules[name] for name, child in children.items()):
             return module
-        result = copy.copy(module)
-        result.__dict__["_modules"] = children
-        return result
+        return _with_children(module, children)
 
     def _rewritten(
         self, module: nn.Module, graphs: dict[bool, tuple[fx.Graph, dict[str, Tensor]]], prefix: str
@@ -213,14 +248,15 @@ class _Fusion:
         call = FusedCall(chain, self.backend)
         name = _call_name(chain, call, calls, modules)
         calls[name] = call
-        place = chain.conv.node
-        arguments: list[Any] = [first_input(place)]
+        place, last = chain.conv.node, chain.last
+        x, residual = first_input(place), None
         if chain.addition is not None and chain.residual is not None:
             place = chain.addition.node
-            arguments.append(place.args[chain.residual])
+            residual = place.args[chain.residual]
         with graph.inserting_before(place):
-            node = graph.call_module(name, tuple(arguments))
-        chain.last.replace_all_uses_with(node)
+            layers = [graph.create_node("get_attr", step.name) for step in (chain.conv, chain.norm) if step is not None]
+            node = graph.call_module(name, (x, *layers), {} if residual is None else {"residual": residual})
+        last.replace_all_uses_with(node)
         for step in reversed(chain.taken):
             graph.erase_node(step.node)
 
@@ -282,15 +318,6 @@ def _call_name(chain: Chain, call: FusedCall, calls: dict[str, FusedCall], modul
     """A free name for the call, or that of an equal one: a layer that is used twice, or in both modes alike."""
     stem = "fused_" + chain.conv.name.replace(".", "_")
     name, number = stem, 2
-    while name in modules or (name in calls and not _equal(calls[name], call)):
+    while name in modules or (name in calls and not calls[name].equals(call)):
         name, number = f"{stem}_{number}", number + 1
     return name
-
-
-def _equal(first: FusedCall, second: FusedCall) -> bool:
-    return (first.layers, first.activation, first.pool, first.pool_first) == (
-        second.layers,
-        second.activation,
-        second.pool,
-        second.pool_first,
-    )

@@ -109,6 +109,58 @@ def test_a_fused_network_can_be_pickled() -> None:
     assert torch.equal(again.eval()(x), fused.eval()(x))
 
 
+def test_layers_may_be_replaced_by_others_of_their_kind() -> None:
+    plain, fused, _ = _pair(lambda: nn.Sequential(_conv(), nn.BatchNorm2d(3), nn.ReLU()))
+    for network in (plain, fused):
+        torch.manual_seed(7)
+        setattr(network, "0", _conv(filters=3))
+    _assert_alike(plain, fused, 2, 3, 6, 7)
+    x = torch.randn(2, 3, 6, 7)
+    assert torch.equal(copy.deepcopy(fused)(x), plain.eval()(x))
+
+
+def test_a_layer_of_another_kind_is_refused() -> None:
+    fused, _ = fuse(nn.Sequential(_conv(), nn.BatchNorm2d(3), nn.ReLU()), "cudnn")
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(fused)
+    with pytest.raises(RuntimeError, match=r"^1 was a BatchNorm2d when it was fused and is a SyncBatchNorm now: fuse"):
+        converted(torch.randn(2, 3, 6, 7))
+
+
+def test_parameters_can_be_swapped_for_one_call() -> None:
+    _, fused, _ = _pair(lambda: nn.Sequential(_conv(), nn.ReLU()))
+    zeros = {name: torch.zeros_like(parameter) for name, parameter in fused.named_parameters()}
+    assert torch.func.functional_call(fused, zeros, torch.randn(2, 3, 6, 7)).abs().max() == 0
+
+
+def test_the_originals_settings_and_methods_are_at_hand() -> None:
+    network = Net(lambda net, x: net.conv(x).relu(), conv=_conv())
+    network.threshold = 0.25
+    fused, _ = fuse(network, "cudnn")
+    assert fused.threshold == 0.25
+    assert fused.function is network.function
+    with pytest.raises(AttributeError, match="nowhere"):
+        fused.nowhere  # noqa: B018
+
+
+def test_keyword_arguments_and_several_results() -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = _conv()
+
+        def forward(self, x: Tensor, scale: float = 2.0, *, shift: float = 0.0) -> dict[str, Any]:
+            y = self.conv(x).relu()
+            return {"y": y, "all": (y * scale, y + shift)}
+
+    plain, fused, report = _pair(Several)
+    assert len(report.fused) == 1
+    x = torch.randn(2, 3, 6, 7)
+    ours, theirs = (network(x, scale=3.0, shift=1.0) for network in (fused, plain))
+    assert torch.equal(ours["all"][0], theirs["all"][0])
+    assert torch.equal(ours["all"][1], theirs["all"][1])
+    assert torch.equal(fused(x)["all"][0], plain(x)["all"][0])
+
+
 def test_the_order_of_steps_and_the_layers_are_reported() -> None:
     report = _pair(NETWORKS["resnet"][0])[2]
     steps = {layer.name: (" ".join(layer.steps), layer.layers) for layer in report.fused}
