@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarking.cases import SUITES, CaseError, LayerCase, chosen, suite
+from benchmarking.comparison import Comparison
 from benchmarking.model_workload import MODEL_PASSES
 from benchmarking.opponents import BACKEND_NAMES, backends
 from benchmarking.precision import DTYPES
 from benchmarking.predict import PREDICTED_DEVICES, named_device
-from benchmarking.session import Comparison
 from benchmarking.workload import PASSES
 from kernels.roofline import DEVICES
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarking.cases import chosen, suite
+from benchmarking.comparison import Comparison
 from benchmarking.opponents import backends
-from benchmarking.session import Comparison
 
 KINDS = ("time", "check", "ceilings", "tune")
 

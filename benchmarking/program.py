@@ -12,14 +12,17 @@ from benchmarking import machine, run_record
 from benchmarking.budget import Budget
 from benchmarking.cases import suite
 from benchmarking.command_line import Options, UsageError
+from benchmarking.comparison import Comparison, remaining
 from benchmarking.predict import named_device, predictions, table_text, write_predictions
 from benchmarking.records import write_cases
-from benchmarking.session import Announce, Comparison, remaining
+from benchmarking.session import Announce
 from benchmarking.supervisor import Spawn, run_replicate, spawn_worker
 from benchmarking.tuning import TUNED_FOLDER
 from benchmarking.visit import visit
 from kernels.plan_table import ENVIRONMENT_VARIABLE
 
+CHECKS_AT_ONCE = 4
+"""Processes that check layers side by side in a visit: each may hold some gigabytes of the card's memory."""
 NO_GPU = "timing needs an NVIDIA GPU, and none was found; --predict alone works without one"
 
 
@@ -50,7 +53,8 @@ def run(
     with run_record.FolderLock(options.out):
         if options.visit:
             settings = options.comparison(options.dtypes[0], since=_since(options))
-            return visit(settings, options.dtypes, options.processes, place, clock, start, announce)
+            together = 1 if spawn else CHECKS_AT_ONCE
+            return visit(settings, options.dtypes, options.processes, place, clock, start, announce, at_once=together)
         return _in_run_folder(options, place, announce, lambda: _time(options, place, clock, start, announce))
 
 

@@ -16,10 +16,10 @@ import torch
 
 from benchmarking import machine
 from benchmarking.command_line import Options, UsageError
+from benchmarking.comparison import TIMED
 from benchmarking.opponents import OURS
 from benchmarking.predict import predictions_table
 from benchmarking.records import RecordFileError, Table, timings
-from benchmarking.session import TIMED
 from kernels.timing import median
 from training.records import write_json
 

@@ -9,8 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,103 +17,36 @@ from benchmarking import machine
 from benchmarking.budget import Budget
 from benchmarking.cases import Case, LayerCase
 from benchmarking.ceilings import Ceilings
+from benchmarking.comparison import (
+    CRASHED,
+    FAILED,
+    OUT_OF_MEMORY,
+    RIGHT,
+    TIMED,
+    UNSUPPORTED,
+    WRONG,
+    Comparison,
+    check_row,
+    checked,
+    measured,
+    remaining,
+    timing_row,
+)
 from benchmarking.correctness import NotJudgedError
-from benchmarking.model_workload import MODEL_PASSES, ModelWorkload
+from benchmarking.model_workload import ModelWorkload
 from benchmarking.opponents import Backend, UnsupportedError
-from benchmarking.precision import DTYPES, precision_record, set_precision
-from benchmarking.records import SCHEMA_VERSION, checks, timings
+from benchmarking.precision import DTYPES, set_precision
+from benchmarking.records import checks, timings
 from benchmarking.state import State
-from benchmarking.workload import PASSES, LayerWorkload, Timed, Workload, plan_text
-from kernels import plan_table
+from benchmarking.workload import LayerWorkload, Timed, Workload
 from kernels.timing import Timer, percentile
 
-TIMED, WRONG, UNSUPPORTED, CRASHED = "timed", "wrong", "unsupported", "crashed"
-OUT_OF_MEMORY, FAILED, RIGHT = "out of memory", "failed", "right"
 IN_PROGRESS = "in_progress"
+Announce = Callable[[str], None]
 
 
 class DeviceLostError(RuntimeError):
     """The GPU answers this process no more: only a new one can go on."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What to compare and how; `replicate` counts fresh processes from 0."""
-
-    out: Path
-    suite: str
-    cases: tuple[Case, ...]
-    backends: tuple[Backend, ...]
-    dtype: str
-    passes: tuple[str, ...]
-    replicate: int = 0
-    rounds: int = 1
-    cuda_graph: bool = False
-    seed: int = 0
-    since: str = ""  # only rows measured at that time or later count as measured
-
-    def passes_of(self, case: Case) -> tuple[str, ...]:
-        """The asked passes that there are for a case."""
-        existing = PASSES if isinstance(case, LayerCase) else MODEL_PASSES
-        return tuple(pass_ for pass_ in self.passes if pass_ in existing)
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """The packages whose code is timed."""
-        return ("kernels", "models") if self.suite == "models" else ("kernels",)
-
-
-Announce = Callable[[str], None]
-Item = tuple[Case, str]
-
-
-def remaining(comparison: Comparison, device: torch.device) -> list[Item]:
-    """The cases and passes of a comparison that have not been measured yet with this code on this card."""
-    found = measured(comparison, device)
-    return [
-        (case, pass_)
-        for case in comparison.cases
-        for pass_ in comparison.passes_of(case)
-        if any((case.name, pass_, backend.name) not in found for backend in comparison.backends)
-    ]
-
-
-def measured(comparison: Comparison, device: torch.device) -> dict[tuple[str, str, str], str]:
-    """Status by (case, pass, backend) of what this replicate need not measure again.
-
-    A crash counts for every replicate: what ended one process would end the next. A time of `auto` counts while it
-    would still run as it did.
-    """
-    identity = machine.identity(machine.machine_record(device, comparison.packages))
-    wanted = {"dtype": comparison.dtype, "cuda_graph": comparison.cuda_graph, **identity}
-    texts = {name: "" if value is None else str(value) for name, value in wanted.items()}
-    rows, _ = timings(comparison.out).read()
-    plans = _plans(comparison, device)
-    return {
-        (row["case"], row["pass"], row["backend"]): row["status"]
-        for row in rows
-        if all(row[name] == text for name, text in texts.items())
-        and row["measured_at"] >= comparison.since
-        and (row["replicate"] == str(comparison.replicate) or row["status"] == CRASHED)
-        and row["plan"] in ("", plans.get(row["case"]))
-    }
-
-
-def _plans(comparison: Comparison, device: torch.device) -> dict[str, str]:
-    """How `auto` would run each layer now, by its tables as they are on disk, on one line as records hold it."""
-    set_precision(comparison.dtype)
-    plan_table.forget()
-    dtype = DTYPES[comparison.dtype]
-    layers = [case for case in comparison.cases if isinstance(case, LayerCase)]
-    return {case.name: " ".join(plan_text(case, dtype, device).split()) for case in layers}
-
-
-def checked(comparison: Comparison, environment: dict[str, Any]) -> set[tuple[str, str]]:
-    """(case, backend) of rows in correctness.csv of this dtype, code and card."""
-    wanted = {"dtype": comparison.dtype, **machine.identity(environment)}
-    texts = {name: "" if value is None else str(value) for name, value in wanted.items()}
-    rows, _ = checks(comparison.out).read()
-    return {(row["case"], row["backend"]) for row in rows if all(row[name] == text for name, text in texts.items())}
 
 
 class Session:
@@ -138,13 +69,13 @@ class Session:
         set_precision(comparison.dtype)
         self.dtype = DTYPES[comparison.dtype]
         self._measure_ceilings, self._ceilings = ceilings, None
-        self.state.put(IN_PROGRESS, None)
 
     _ceilings: Ceilings | None
     _measured: dict[tuple[str, str, str], str]
 
     def run(self) -> None:
         """Measure what remains, as far as the budget goes. Raises DeviceLostError, RecordFileError."""
+        self.state.put(IN_PROGRESS, None)
         self._measured = measured(self.comparison, self.device)
         left = remaining(self.comparison, self.device)
         for case in dict.fromkeys(case for case, _ in left):
@@ -170,7 +101,6 @@ class Session:
             begun = self.budget.now()
             workload = self._workload(case)
             words = [f"{backend.name} {self._checked(case, workload, backend)[0]}" for backend in left]
-            self.state.put(IN_PROGRESS, None)
             self.announce(f"{case.name}, {self.comparison.dtype}: {', '.join(words)}")
             self.budget.took("check", self.budget.now() - begun)
             _free(self.device)
@@ -183,6 +113,7 @@ class Session:
         for backend in self.comparison.backends:
             if backend.name in crashed:
                 continue
+            self._mark(case, backend, "check")
             status, reason = self._checked(case, workload, backend)
             if status == RIGHT:
                 right.append(backend)
@@ -206,17 +137,14 @@ class Session:
 
     def _checked(self, case: Case, workload: Workload, backend: Backend) -> tuple[str, str | None]:
         """Status and reason of a backend on a case, written to correctness.csv."""
-        self._mark(case, backend, "check")
         judged: dict[str, Any] = {}
         with _Attempt(self.device) as attempt:
             workload.build(backend)
             judged = workload.judged()
             reason = workload.wrong(backend)
             attempt.status, attempt.reason = (RIGHT, None) if reason is None else (WRONG, reason)
-        row = {"suite": self.comparison.suite, "case": case.name, "backend": backend.name, **judged}
-        row |= {"dtype": self.comparison.dtype, "status": attempt.status, "reason": attempt.reason}
-        row |= {name: self.machine[name] for name in ("gpu", "torch", "triton", "commit", "source")}
-        checks(self.comparison.out).append([{"schema_version": SCHEMA_VERSION, "measured_at": machine.now(), **row}])
+        row = check_row(self.comparison, self.machine, case, backend, attempt.status, attempt.reason, judged)
+        checks(self.comparison.out).append([row])
         if attempt.status != RIGHT:
             self.announce(f"{case.name}: {backend.name} is not timed: {attempt.status} ({attempt.reason})")
         return attempt.status, attempt.reason
@@ -320,38 +248,6 @@ class Session:
         what: dict[str, Any] = {"suite": comparison.suite, "case": case.name, "backend": backend.name, "step": step}
         what |= {"dtype": comparison.dtype, "replicate": comparison.replicate, "begun_s": time.time()}
         self.state.put(IN_PROGRESS, what)
-
-
-def timing_row(
-    comparison: Comparison,
-    environment: dict[str, Any],
-    process: str,
-    case: Case,
-    pass_: str,
-    backend: Backend,
-    status: str,
-    reason: str | None,
-) -> dict[str, Any]:
-    """A row of timings.csv without its figures."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "measured_at": machine.now(),
-        "process": process,
-        "replicate": comparison.replicate,
-        "suite": comparison.suite,
-        "case": case.name,
-        "family": case.family,
-        "pass": pass_,
-        "backend": backend.name,
-        "dtype": comparison.dtype,
-        "status": status,
-        "reason": reason,
-        "rounds": comparison.rounds,
-        "cuda_graph": comparison.cuda_graph,
-        "kernel_mode": machine.mode_of(backend.op),
-        **precision_record(),
-        **environment,
-    }
 
 
 class _Attempt:

@@ -7,14 +7,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 
 from benchmarking import machine
 from benchmarking.budget import Budget
+from benchmarking.cases import Case
+from benchmarking.comparison import (
+    CRASHED,
+    Comparison,
+    check_row,
+    checked,
+    remaining,
+    timing_row,
+    unchecked,
+)
 from benchmarking.jobs import Job
-from benchmarking.records import timings
-from benchmarking.session import CRASHED, IN_PROGRESS, Announce, Comparison, remaining, timing_row
+from benchmarking.records import checks, timings
+from benchmarking.session import IN_PROGRESS, Announce
 from benchmarking.state import State
 from training.environment import SOURCE
 
@@ -77,6 +89,47 @@ def run_replicate(
         if not _blame(comparison, device, code, announce) or crashes > MOST_CRASHES:
             raise WorkerError(f"a benchmark process ended with exit code {code} before it had begun to measure")
     return not remaining(comparison, device)
+
+
+def run_checks(
+    comparison: Comparison, device: torch.device, budget: Budget, spawn: Spawn, announce: Announce, *, at_once: int
+) -> bool:
+    """Check what is unchecked, `at_once` processes side by side: nothing is timed, and each compiles its share.
+
+    What a process that failed has left is checked a case a process; a case that fails alone is put down as crashed.
+    Returns whether nothing is left.
+    """
+    if budget.left() < LEAST_S:
+        return False
+    cases = unchecked(comparison, device)
+    shares = [share for index in range(at_once) if (share := cases[index::at_once])]
+    jobs = [Job("check", replace(comparison, cases=share), _seconds(budget)) for share in shares]
+    with ThreadPoolExecutor(max_workers=at_once) as threads:
+        codes = list(threads.map(spawn, jobs))
+    left = unchecked(comparison, device)
+    for share, code in zip(shares, codes, strict=True):
+        for case in share if code not in (0, STOPPED) else ():
+            if case not in left:
+                continue
+            if budget.left() < LEAST_S:
+                return False
+            code_alone = spawn(Job("check", replace(comparison, cases=(case,)), _seconds(budget)))
+            if code_alone not in (0, STOPPED):
+                _check_crashed(comparison, device, case, code_alone)
+                announce(f"{case.name}: the process that checked it ended with exit code {code_alone}")
+    return not unchecked(comparison, device)
+
+
+def _check_crashed(comparison: Comparison, device: torch.device, case: Case, code: int) -> None:
+    environment = machine.machine_record(device, comparison.packages)
+    found = checked(comparison, environment)
+    reason = f"the process ended with exit code {code}"
+    rows = [
+        check_row(comparison, environment, case, backend, CRASHED, reason)
+        for backend in comparison.backends
+        if (case.name, backend.name) not in found
+    ]
+    checks(comparison.out).append(rows)
 
 
 def run_once(kind: str, comparison: Comparison, budget: Budget, spawn: Spawn) -> bool:

@@ -4,8 +4,9 @@ import torch
 
 from benchmarking.budget import Budget
 from benchmarking.cases import LayerCase
+from benchmarking.comparison import Comparison
 from benchmarking.precision import DTYPES
-from benchmarking.session import Announce, Comparison
+from benchmarking.session import Announce
 from kernels.timing import Timer
 from kernels.tune import default_table, tune_layers
 

@@ -16,14 +16,17 @@ import torch
 from benchmarking import machine
 from benchmarking.budget import Budget
 from benchmarking.cases import suite
+from benchmarking.comparison import Comparison, remaining, unchecked
 from benchmarking.jobs import Job
 from benchmarking.model_workload import MODEL_PASSES
 from benchmarking.opponents import backends
 from benchmarking.records import write_cases
-from benchmarking.session import Announce, Comparison, checked, remaining
+from benchmarking.session import Announce
 from benchmarking.state import State
-from benchmarking.supervisor import Spawn, run_once, run_replicate
+from benchmarking.supervisor import Spawn, run_checks, run_once, run_replicate
 
+CHECKED_FIRST = ("compile",)
+"""Checked with `triton` in stage 1 for what it compiles; max-autotune times what it compiles: the card to itself."""
 FIRST_PASSES = ("forward", "train")
 VISIT = "visit"
 
@@ -46,16 +49,19 @@ def visit(
     budget: Budget,
     spawn: Spawn,
     announce: Announce,
+    *,
+    at_once: int = 1,
 ) -> list[str]:
     """Go through the stages until the budget ends; returns what is left, one line a stage, nothing where all is done.
 
     `settings` names the folder, rounds, CUDA graphs and seed, the layers, backends and passes; networks are all of
-    theirs. Raises WorkerError, RecordFileError.
+    theirs. `at_once` processes check side by side; whatever is timed has the card to itself. Raises WorkerError,
+    RecordFileError.
     """
     state = State(settings.out)
     for name in ("blocks", "models"):
         write_cases(settings.out, name, suite(name))
-    stages = list(_stages(settings, dtypes, replicates, device, budget, spawn, announce))
+    stages = list(_stages(settings, dtypes, replicates, device, budget, spawn, announce, at_once))
     for stage in stages:
         if stage.left() == 0:
             continue
@@ -76,13 +82,14 @@ def _stages(
     budget: Budget,
     spawn: Spawn,
     announce: Announce,
+    at_once: int,
 ) -> Iterator[Stage]:
     state = State(settings.out)
     blocks = replace(settings, passes=tuple(pass_ for pass_ in settings.passes if pass_ in FIRST_PASSES))
-    ours = backends(["triton"])
+    asked = [backend.name for backend in settings.backends]
+    first = backends(["triton", *(name for name in CHECKED_FIRST if name in asked)])
     for dtype in dtypes:
-        checks = replace(blocks, backends=ours, dtype=dtype)
-        yield _check_stage(checks, device, budget, spawn)
+        yield _check_stage(replace(blocks, backends=first, dtype=dtype), device, budget, spawn, announce, at_once)
     for dtype in dtypes:
         for kind in ("ceilings", "tune"):
             yield _once_stage(kind, replace(blocks, dtype=dtype), device, budget, spawn, state)
@@ -95,15 +102,14 @@ def _stages(
                 yield _time_stage(timed, device, budget, spawn, announce)
 
 
-def _check_stage(comparison: Comparison, device: torch.device, budget: Budget, spawn: Spawn) -> Stage:
+def _check_stage(
+    comparison: Comparison, device: torch.device, budget: Budget, spawn: Spawn, announce: Announce, at_once: int
+) -> Stage:
     def left() -> int:
-        found = checked(comparison, machine.machine_record(device, comparison.packages))
-        return sum(
-            (case.name, backend.name) not in found for case in comparison.cases for backend in comparison.backends
-        )
+        return len(unchecked(comparison, device))
 
     def advance() -> bool:
-        return run_once("check", comparison, budget, spawn) and not left()
+        return run_checks(comparison, device, budget, spawn, announce, at_once=at_once)
 
     return Stage(f"correctness of the blocks suite in {comparison.dtype}", left, advance)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarking import cases, correctness, session, tuning, workload
+from benchmarking import cases, comparison, correctness, tuning, workload
 from benchmarking.cases import LayerCase, ModelCase
 from benchmarking.command_line import parse_options
 from benchmarking.jobs import Job
+from benchmarking.opponents import Backend
 from benchmarking.program import run
 from benchmarking.records import Table, timings
 from benchmarking.state import State
@@ -94,7 +95,7 @@ def test_a_budget_stops_between_passes_and_the_next_call_goes_on(tmp_path: Path)
 
 
 def test_what_is_wrong_is_recorded_and_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def doubled(backend: session.Backend, case: LayerCase) -> correctness.Layer:
+    def doubled(backend: Backend, case: LayerCase) -> correctness.Layer:
         layer = build(backend, case)
         return (lambda x, w, b: 2 * layer(x, w, b)) if backend.name == "cudnn_channels_last" else layer
 
@@ -224,7 +225,7 @@ def test_what_ran_by_another_plan_is_measured_again(tmp_path: Path, monkeypatch:
     bench(tmp_path, InProcess(), *asked)
     bench(tmp_path, InProcess(), *asked)
     assert len(rows(tmp_path)) == 2
-    for module in (session, workload):
+    for module in (comparison, workload):
         monkeypatch.setattr(module, "plan_text", lambda case, dtype, device: "measured: by a newer table")
     bench(tmp_path, InProcess(), *asked)
     assert [r["plan"] for r in rows(tmp_path) if r["backend"] == "auto"][1:] == ["measured: by a newer table"]

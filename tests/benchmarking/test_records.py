@@ -6,11 +6,11 @@ import pytest
 
 from analysis.bench_records import COLUMNS
 from benchmarking.budget import Budget
+from benchmarking.comparison import Comparison
 from benchmarking.host_cost import HOST_COST_COLUMNS
 from benchmarking.jobs import Job, job_from_text
 from benchmarking.predict import PREDICTION_COLUMNS
 from benchmarking.records import CASE_COLUMNS, CHECK_COLUMNS, TIMING_COLUMNS, RecordFileError, Table
-from benchmarking.session import Comparison
 from benchmarking.state import State
 from tests.benchmarking.fake_device import FakeClock
 

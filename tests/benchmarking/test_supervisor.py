@@ -1,15 +1,21 @@
 """Real processes: their exit codes, and their end when the budget is over."""
 
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarking import supervisor
 from benchmarking.budget import Budget
+from benchmarking.cases import SMOKE
+from benchmarking.comparison import Comparison
 from benchmarking.jobs import Job
-from benchmarking.session import Comparison
-from benchmarking.supervisor import STOPPED, WorkerError, run_once, spawn_worker
+from benchmarking.opponents import backends
+from benchmarking.records import checks
+from benchmarking.supervisor import STOPPED, WorkerError, run_checks, run_once, spawn_worker
+from tests.benchmarking.fake_device import CPU, InProcess
 
 COMPARISON = Comparison(Path("out"), "smoke", (), (), "bf16", ("train",))
 
@@ -40,6 +46,37 @@ def test_a_process_that_outlives_its_budget_is_ended(monkeypatch: pytest.MonkeyP
     begun = time.monotonic()
     assert spawn_worker(Job("time", COMPARISON, 0.5)) == STOPPED
     assert time.monotonic() - begun < 30
+
+
+def test_a_share_that_crashes_is_checked_case_by_case(tmp_path: Path) -> None:
+    both = (SMOKE[3], SMOKE[4])
+    comparison = replace(COMPARISON, out=tmp_path, cases=both, backends=backends(["cudnn"]), dtype="fp32")
+    here, started = InProcess(), []
+
+    def spawn(job: Job) -> int:
+        names = [case.name for case in job.comparison.cases]
+        started.append(names)
+        return 139 if "smoke_1d" in names else here(job)
+
+    assert run_checks(comparison, CPU, Budget(None), spawn, here.said.append, at_once=1)
+    assert started == [["smoke_depthwise", "smoke_1d"], ["smoke_depthwise"], ["smoke_1d"]]
+    found, _ = checks(tmp_path).read()
+    assert [(row["case"], row["status"]) for row in found] == [("smoke_depthwise", "right"), ("smoke_1d", "crashed")]
+
+
+def test_shares_are_checked_side_by_side(tmp_path: Path) -> None:
+    comparison = replace(COMPARISON, out=tmp_path, cases=SMOKE, backends=backends(["cudnn"]))
+    shares = []
+    meet = threading.Barrier(2, timeout=30)
+
+    def spawn(job: Job) -> int:
+        meet.wait()
+        shares.append([case.name for case in job.comparison.cases])
+        return 0
+
+    assert not run_checks(comparison, CPU, Budget(None), spawn, lambda line: None, at_once=2)
+    names = [case.name for case in SMOKE]
+    assert sorted(shares) == sorted([names[0::2], names[1::2]])
 
 
 def test_too_little_time_starts_nothing_and_a_failure_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
