@@ -34,6 +34,17 @@ def test_a_step_calls_no_convolution_pool_or_norm_of_pytorchs_and_is_right(
     assert_rule(ours, member)
 
 
+@pytest.mark.parametrize("name", ["lenet5", "resnet20", "speednet"])
+def test_the_rule_sees_an_error_of_a_ten_thousandth_in_any_result(name: str) -> None:
+    member = BY_NAME[name]
+    right = step(build(member, "cudnn"), member)
+    assert_rule(right, member)
+    for result in (next(iter(right)), "x", list(right)[len(right) // 2], list(right)[-1]):
+        wrong = right | {result: right[result] * (1 + 1e-4) + 1e-7}
+        with pytest.raises(AssertionError, match=f"^{result}: "):
+            assert_rule(wrong, member)
+
+
 @pytest.mark.skipif(not INTERPRETED, reason=DEVICE_REASON)
 def test_stochastic_depth_leaves_out_whole_samples_and_calls_none_either(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
