@@ -125,13 +125,15 @@ def launch_forward(
     launch(x, weight, bias, y, code, winner)
 
 
-def input_gradient(grad: Tensor, code: Tensor | None, saved: Tensor | None, weight: Tensor, call: LayerCall) -> Tensor:
+def input_gradient(
+    grad: Tensor, code: Tensor | None, saved: Tensor | None, weight: Tensor, call: LayerCall, tile: Any = None
+) -> Tensor:
     """Gradient with respect to x, in x's memory format."""
     dx = call.dx.allocate()
-    key = ("dgrad", grad.stride(), operand_kind(grad.dtype))
+    key = ("dgrad", grad.stride(), operand_kind(grad.dtype), tile)
     launch = call.launches.get(key)
     if launch is None:
-        launch = bind_dgrad(grad, code, saved, weight, dx, call.geometry, call.shapes)
+        launch = bind_dgrad(grad, code, saved, weight, dx, call.geometry, call.shapes, tile)
         call.launches[key] = launch
     launch(grad, code, saved, weight, dx)
     return dx
@@ -146,14 +148,15 @@ def weight_gradient(
     needs_weight: bool,
     needs_bias: bool,
     call: LayerCall,
+    tile: Any = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients with respect to weight and bias; None where not needed."""
     dweight = torch.empty_like(weight) if needs_weight else None
     dbias = grad.new_empty(weight.shape[0]) if needs_bias else None
-    key = ("wgrad", grad.stride(), x.stride(), needs_weight, needs_bias, operand_kind(grad.dtype))
+    key = ("wgrad", grad.stride(), x.stride(), needs_weight, needs_bias, operand_kind(grad.dtype), tile)
     launch = call.launches.get(key)
     if launch is None:
-        launch = bind_wgrad(grad, code, saved, x, dweight, dbias, call.geometry, call.shapes)
+        launch = bind_wgrad(grad, code, saved, x, dweight, dbias, call.geometry, call.shapes, tile)
         call.launches[key] = launch
     launch(grad, code, saved, x, dweight, dbias)
     return dweight, dbias

@@ -1,19 +1,16 @@
 """One layer as its plan runs it: this project's kernels and PyTorch's convolution, mixed."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
 from kernels.conv_relu_pool_epilogue import adds_bias, conv_relu_pool_epilogue, conv_relu_pool_unpool
-from kernels.conv_relu_pool_forward import conv_relu_pool_forward
-from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
-from kernels.geometry import Geometry, Shapes
 from kernels.layer_call import Blank, LayerCall
 from kernels.memory_format import empty_in_format, is_channels_last
-from kernels.operator_implementations import launch_forward
+from kernels.operator_implementations import input_gradient, launch_forward, weight_gradient
 from kernels.plan import Choice, LayerPlan, linear_part
 
 Needs = tuple[bool, bool, bool]
@@ -25,14 +22,14 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 class PlannedLayer:
     """A `LayerCall` with its plan. `conv` is the convolution's output, or its gradient, to allocate.
 
-    `linear` is the convolution alone (geometry and sizes), `settings` its stride, padding, dilation as PyTorch takes
-    them; `is_linear`: there is neither activation nor pool, and so nothing to do behind a convolution.
+    `linear` is the call of the convolution alone, whose y is that; `settings` its stride, padding, dilation as PyTorch
+    takes them; `is_linear`: there is neither activation nor pool, and so nothing to do behind a convolution.
     """
 
     call: LayerCall
     plan: LayerPlan
     conv: Blank
-    linear: tuple[Geometry, Shapes]
+    linear: LayerCall
     settings: tuple[list[int], list[int], list[int]]
     is_linear: bool
 
@@ -112,20 +109,16 @@ class PlannedLayer:
         by_pytorch = (needs_x and dgrad.way == "cudnn", needs_weight and wgrad.way == "cudnn")
         dx, dweight = self._convolution_backward(g, x, weight, by_pytorch)
         if needs_x and dgrad.way != "cudnn":
-            dx = self.call.dx.allocate()
-            source, layer = self._source(dgrad, grad, code, saved, g)
-            conv_relu_pool_dgrad(*source, weight, dx, *layer, dgrad.tile)  # type: ignore[arg-type]
-        dbias = grad.new_empty(weight.shape[0]) if needs_bias else None
+            dx = input_gradient(*self._source(dgrad, grad, code, saved, g), weight, self._seen(dgrad), dgrad.tile)
+        dbias = None
         if needs_weight and wgrad.way != "cudnn":
             assert x is not None
-            dweight = torch.empty_like(weight)
-            source, layer = self._source(wgrad, grad, code, saved, g)
-            conv_relu_pool_wgrad(*source, x, dweight, dbias, *layer, wgrad.tile)  # type: ignore[arg-type]
+            source, call = self._source(wgrad, grad, code, saved, g), self._seen(wgrad)
+            dweight, dbias = weight_gradient(*source, x, weight, True, needs_bias, call, wgrad.tile)
         elif needs_bias:
             # From y's gradient and the codes: fewer bytes than from g. x is looked at for its size alone.
             like = x if x is not None else grad.new_empty(1).expand(self.call.dx.size)
-            layer = (self.call.geometry, self.call.shapes)
-            conv_relu_pool_wgrad(grad, code, saved, like, None, dbias, *layer)
+            _, dbias = weight_gradient(grad, code, saved, like, weight, False, True, self.call)
         return dx, dweight, dbias
 
     def _choices(self, needs: Needs) -> tuple[Choice, Choice]:
@@ -138,12 +131,16 @@ class PlannedLayer:
 
     def _source(
         self, choice: Choice, grad: Tensor, code: Tensor | None, saved: Tensor | None, g: Tensor | None
-    ) -> tuple[tuple[Tensor, Tensor | None, Tensor | None], tuple[Geometry, Shapes]]:
-        """What a gradient kernel reads, and the layer it sees."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What a gradient kernel reads."""
         if choice.way == "fused":
-            return (grad, code, saved), (self.call.geometry, self.call.shapes)
+            return grad, code, saved
         assert g is not None
-        return (g, None, None), self.linear
+        return g, None, None
+
+    def _seen(self, choice: Choice) -> LayerCall:
+        """The layer that a gradient kernel sees."""
+        return self.call if choice.way == "fused" else self.linear
 
     def unpooled(self, grad: Tensor, code: Tensor | None, saved: Tensor | None) -> Tensor:
         """The gradient at the convolution's output (N, K, *conv)."""
@@ -174,7 +171,7 @@ class PlannedLayer:
         """The convolution once more, by the library that computed it in forward."""
         conv = self.conv.allocate()
         if self.plan.forward.way == "fused":
-            conv_relu_pool_forward(x, weight, bias, conv, None, None, *self.linear)
+            launch_forward(x, weight, bias, conv, None, None, self.linear)
             return conv
         return _in_strides(self._convolution(x, weight, bias), conv.stride())
 
@@ -193,16 +190,18 @@ def planned_layer(call: LayerCall, plan: LayerPlan) -> PlannedLayer:
     y = torch.empty_strided(call.y.size, call.y.stride, dtype=call.y.dtype, device="meta")
     size = (*call.y.size[:2], *shapes.conv[3 - rank :])
     conv = empty_in_format(size, y, is_channels_last(y))
-    linear = linear_part(geometry, shapes)
+    blank = Blank(conv.shape, conv.stride(), conv.dtype, call.y.device)
+    linear, linear_shapes = linear_part(geometry, shapes)
+    alone: dict[str, Any] = {"y": blank, "code": None, "winner": None, "smooth_average": False, "launches": {}}
     return PlannedLayer(
         call,
         plan,
-        Blank(conv.shape, conv.stride(), conv.dtype, call.y.device),
-        linear,
+        blank,
+        replace(call, geometry=linear, shapes=linear_shapes, **alone),
         (
             [geometry.stride_d, geometry.stride_h, geometry.stride_w][3 - rank :],
             [geometry.padding_d, geometry.padding_h, geometry.padding_w][3 - rank :],
             [geometry.dilation_d, geometry.dilation_h, geometry.dilation_w][3 - rank :],
         ),
-        linear[0] == geometry,
+        linear == geometry,
     )
