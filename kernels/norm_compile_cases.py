@@ -9,8 +9,13 @@ from typing import Any
 
 import torch
 
+from kernels import norm_implementations as implementations
+from kernels.conv_norm_act_statistics import conv_norm_act_coefficients
+from kernels.global_average_pool import average
 from kernels.memory_format import empty_in_format
+from kernels.norm_arguments import parse_norm_layer
 from kernels.pooling import AvgPool, MaxPool
+from kernels.squeeze_excite import excite, excite_backward
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class NormCase:
     settings: dict[str, Any] = field(default_factory=dict)
     residual: bool = False
     channels_last: bool = True
+    affine: bool = True  # the norm has weight, bias and running statistics
 
 
 NORM_CASES = (
@@ -60,6 +66,7 @@ NORM_CASES = (
         (32, 16, 3, 3, 3),
         ("bf16",),
         {"padding": 1, "pool": MaxPool(2), "activation": "silu"},
+        affine=False,
     ),
 )
 SQUEEZE_EXCITE = "squeeze_excite"
@@ -68,9 +75,6 @@ NORM_CASE_NAMES = (*(case.name for case in NORM_CASES), SQUEEZE_EXCITE)
 
 def launch_norm_case(case: NormCase, dtype: torch.dtype) -> None:
     """Training forward and backward, and inference, on unwritten CPU tensors."""
-    from kernels import norm_implementations as implementations
-    from kernels.norm_arguments import parse_norm_layer
-
     settings: dict[str, Any] = {
         "stride": 1,
         "padding": 0,
@@ -88,7 +92,10 @@ def launch_norm_case(case: NormCase, dtype: torch.dtype) -> None:
     residual = empty_in_format(z_size, like, case.channels_last) if case.residual else None
     rows = [torch.empty(case.weight[0]) for _ in range(4)]
     norm = (rows[0], rows[1], rows[2], rows[3])
-    y, z, _, coefficients, code = implementations.forward(x, weight, None, residual, norm, 0.1, 1e-5, text)
+    bare = (None, None, None, None)
+    y, z, _, coefficients, code = implementations.forward(
+        x, weight, None, residual, norm if case.affine else bare, 0.1, 1e-5, text
+    )
     again = implementations.residual_for_backward(residual, text)
     implementations.backward(
         y, z, code if code.dim() > 1 else None, coefficients, again, torch.float32,
@@ -96,13 +103,11 @@ def launch_norm_case(case: NormCase, dtype: torch.dtype) -> None:
         text,
     )  # fmt: skip
     implementations.infer(x, weight, None, residual, norm, 1e-5, text)
+    conv_norm_act_coefficients(z, None, 0, *norm, 0.0, 1e-5)
 
 
 def launch_squeeze_excite(dtype: torch.dtype) -> None:
     """Squeeze-and-excite and the global average pool, forward and backward."""
-    from kernels.global_average_pool import average
-    from kernels.squeeze_excite import excite, excite_backward
-
     x = empty_in_format((64, 96, 28, 28), torch.empty(0, dtype=dtype), True)
     gate = x.new_empty(64, 96, 1, 1)
     average(x)

@@ -53,7 +53,7 @@ class _Call:
     def updated(self) -> None:
         """Tell autograd that the running statistics have changed, as its own in-place operators do."""
         for statistics in self.norm[2:]:
-            if statistics is not None:
+            if statistics is not None and not statistics.is_inference():
                 torch.autograd.graph.increment_version(statistics)
 
 

@@ -27,8 +27,6 @@ SAMPLE = (
     "windowed_wgrad_column_of_row_elements",
     "windowed_place_in_window_before",
     "norm_parts_unweighted",
-    "norm_projection_added",
-    "norm_gate_sums_x_alone",
     "window_last_of_equals_wins",
     "device_masked_load_of_ones",
 )

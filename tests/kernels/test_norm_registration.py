@@ -188,25 +188,24 @@ def fresh_dynamo() -> Iterator[None]:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile's CPU code needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_fullgraph_compile_keeps_gradients_and_the_updates_of_running_statistics(fresh_dynamo: None) -> None:
-    """Two layers and a gate's worth of glue in one graph; three steps, so that stale statistics would show."""
+    """Two layers in one graph that share statistics; three steps, so that stale ones would show."""
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(3, 3, 3, 3, generator=generator).to(DEVICE)
+    weights = torch.randn(2, 3, 3, 3, 3, generator=generator).to(DEVICE)
 
-    def step(x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        z = conv_norm_act(x, weight, None, None, mean, variance, padding=1, training=True, backend="triton")
+    def step(x: Tensor, first: Tensor, second: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        z = conv_norm_act(x, first, None, None, mean, variance, padding=1, training=True, backend="triton")
         return conv_norm_act(
-            z, weight, None, None, mean, variance, padding=1, residual=x, training=False, backend="triton"
+            z, second, None, None, mean, variance, padding=1, residual=x, training=False, backend="triton"
         )
 
     compiled = torch.compile(step, fullgraph=True)
     outcomes = []
     for function in (step, compiled):
-        leaf = weight.clone().requires_grad_()
+        leaves_of = [weight.clone().requires_grad_() for weight in weights]
         mean, variance = torch.zeros(3, device=DEVICE), torch.ones(3, device=DEVICE)
         for batch in range(3):
             x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(batch)).to(DEVICE)
-            function(x, leaf, mean, variance).square().sum().backward()
-        assert leaf.grad is not None
-        outcomes.append((leaf.grad, mean, variance))
+            function(x, *leaves_of, mean, variance).square().sum().backward()
+        outcomes.append((*(leaf.grad for leaf in leaves_of), mean, variance))
     for eager, graph in zip(*outcomes, strict=True):
         torch.testing.assert_close(graph, eager, rtol=1e-6, atol=1e-6)
