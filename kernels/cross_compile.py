@@ -25,6 +25,7 @@ from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
 from kernels.conv_relu_pool_epilogue import conv_relu_pool_epilogue, conv_relu_pool_unpool
 from kernels.conv_relu_pool_forward import conv_relu_pool_forward, empty_saved
 from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
+from kernels.few_channels_tiles import FEW_CHANNELS, FEW_CHANNELS_TARGETS
 from kernels.geometry import Geometry, Shapes
 from kernels.launch import current_target, operand_kind
 from kernels.memory_format import empty_in_format
@@ -120,7 +121,7 @@ def _compile_tiles(target: str, seen: set[str]) -> Iterator[Row]:
     """Every tile in the shipped lists that declares `target`, for each kind of operands it takes, chosen or not."""
     cases = {case.name: case for case in CASES}
     for shipped_list, launch_tile in (
-        (tiles.FORWARD, _forward_tile),
+        ((*tiles.FORWARD, *tiles.FORWARD_IN_STEPS), _forward_tile),
         (tiles.DGRAD, _dgrad_tile),
         (tiles.WGRAD, _wgrad_tile),
     ):
@@ -142,15 +143,17 @@ def _compile_tiles(target: str, seen: set[str]) -> Iterator[Row]:
             if compiled.hash not in seen:
                 seen.add(compiled.hash)
                 yield _row(target, f"tile of {case.name}", "bf16", kernel, compiled, keywords)
-    if target == hopper_tiles.HOPPER_TARGET:
-        t = _tensors(cases["3x3_pool2"], "bf16")
-        for tile in hopper_tiles.shipped_hopper_tiles(hopper_tiles.channel_step(t.geometry)):
+    hopper = hopper_tiles.shipped_hopper_tiles() if target == hopper_tiles.HOPPER_TARGET else ()
+    few_channels = FEW_CHANNELS if target in FEW_CHANNELS_TARGETS else ()
+    for case_name, boxed in (("3x3_pool2", hopper), ("rgb_3x3_pool2", few_channels)):
+        t = _tensors(cases[case_name], "bf16")
+        for tile in boxed:
             with _collecting("bf16") as done:
                 conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes, tile)
             kernel, compiled, keywords = done[0]
             if compiled.hash not in seen:
                 seen.add(compiled.hash)
-                yield _row(target, "tile of 3x3_pool2", "bf16", kernel, compiled, keywords)
+                yield _row(target, f"tile of {case_name}", "bf16", kernel, compiled, keywords)
 
 
 @dataclass(frozen=True)
@@ -272,24 +275,34 @@ def _row(target: str, case: str, dtype: str, kernel: str, compiled: Any, keyword
     multiplies = not any(word in kernel for word in passes) and keywords.get("NEEDS_WEIGHT", True)
     if multiplies and dtype != "fp32" and not tensor:
         problems.append("no tensor-core instruction")
+    if "hopper" in kernel or "few_channels" in kernel:
+        problems += _box_problems(compiled, shuffles, keywords)
     if "hopper" in kernel:
-        problems += _hopper_problems(compiled, shuffles, keywords)
+        problems += _hopper_problems(compiled, keywords)
     occupancy = _occupancy(limits, registers, shared, keywords.get("num_warps", 4))
     return replace(row, occupancy_percent=occupancy, problem=", ".join(problems))
 
 
-def _hopper_problems(compiled: Any, shuffles: int, keywords: dict[str, Any]) -> list[str]:
-    """What the Hopper forward is built to avoid: another product than wgmma, and pools that move data."""
+def _box_problems(compiled: Any, shuffles: int, keywords: dict[str, Any]) -> list[str]:
+    """What forward kernels of boxes of pixels are built to avoid: windows whose elements change hands."""
     problems = []
-    if keywords["BLOCK_K"] >= 64 and "wgmma.mma_async" not in compiled.asm["ptx"]:
-        problems.append("no wgmma")
-    if "cp.async.bulk.tensor" not in compiled.asm["ptx"]:
-        problems.append("no tensor copies")
     if shuffles and not (keywords["SAVE"] and keywords["G"].saves_bits):  # bits of eight filters, in eight lanes
         problems.append("shuffles in the pool")
-    # Pieces of windows, still [filters, rows, columns, elements], that change hands do so through shared memory.
-    if re.search(r"ttg\.convert_layout [^:]*: tensor<(\d+x){3,}f32", compiled.asm["ttgir"]):
+    # Pieces of windows, still [filters, rows, columns, elements], or all of a tile with windows to come, go through
+    # shared memory.
+    pixels = keywords.get("BLOCK_N", 1) * keywords["BLOCK_H"] * keywords["BLOCK_W"]
+    whole = rf"{keywords['BLOCK_K']}x{pixels}x(bf16|f16|f32)" if keywords["G"].window > 1 else r"(\d+x){3,}f32"
+    if re.search(rf"ttg\.convert_layout [^:]*: tensor<((\d+x){{3,}}f32|{whole})", compiled.asm["ttgir"]):
         problems.append("shared memory in the pool")
+    return problems
+
+
+def _hopper_problems(compiled: Any, keywords: dict[str, Any]) -> list[str]:
+    """What the Hopper forward has to be made of."""
+    ptx = compiled.asm["ptx"]
+    problems = [] if "cp.async.bulk.tensor" in ptx else ["no tensor copies"]
+    if keywords["BLOCK_K"] >= 64 and "wgmma.mma_async" not in ptx:
+        problems.append("no wgmma")
     return problems
 
 

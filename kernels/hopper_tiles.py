@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from kernels.geometry import Geometry, Shapes
+from kernels.tiles import tile_cost
 
 HOPPER_TARGET = "cuda:90"
 
@@ -133,12 +134,14 @@ def shipped_hopper_tiles(step: int = 64) -> list[HopperTile]:
 
 
 def hopper_candidates(geometry: Geometry, shapes: Shapes) -> list[HopperTile]:
-    """One tile of every shipped size that is not twice as large as what it would cover."""
-    rows = max(geometry.filters, min(s.rows for s in HOPPER))
-    pixels = max(shapes.conv_pixels, min(s.pixels for s in HOPPER))
-    fitting = [s for s in HOPPER if s.rows < 2 * rows and s.pixels < 2 * pixels]
-    if any(s.rows >= 64 for s in fitting):
-        fitting = [s for s in fitting if s.rows >= min(geometry.filters, 64)]
+    """One tile of every shipped size that is not twice as large as what it would cover. Up to 32 filters, beside the
+    tiles that they fill, those that leave half of wgmma's rows or more idle but run on it."""
+    filters, pixels = geometry.filters, max(shapes.conv_pixels, min(s.pixels for s in HOPPER))
+    few = 16 if filters <= 16 else 32
+    rows = [64, few] if filters <= 32 else [r for r in (64, 128, 256) if r == 64 or r < 2 * filters]
+    fitting = [s for s in HOPPER if s.rows in rows and s.pixels < 2 * pixels]
+    if geometry.smooth:  # exponentials and kept pre-activations: 128 accumulators a thread would spill (GELU, average)
+        fitting = [s for s in fitting if s.rows * s.pixels <= 64 * 32 * s.warps]
     return [hopper_tile_of(s, geometry, shapes) for s in fitting]
 
 
@@ -150,22 +153,12 @@ def programs_per_multiprocessor(tile: HopperTile) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def hopper_tile(geometry: Geometry, shapes: Shapes) -> HopperTile:
-    """The tile a layer runs with: the least waves of programs x work of one, larger tiles being more efficient.
-
-    The efficiency is an assumption (products per byte fetched, saturating), not a measurement: `kernels.tune` times
-    the candidates.
-    """
+    """The tile a layer runs with: the least `tile_cost`, a tenth more where nothing hides a program's epilogue."""
 
     def cost(tile: HopperTile) -> tuple[float, int]:
         box = (tile.block_n, tile.block_h, tile.block_w)
         programs = _boxes_needed(box, shapes) * -(-geometry.filters // tile.block_k)
-        resident = programs_per_multiprocessor(tile)
-        # A wave takes as long as its programs share the multiprocessor; a thin last one leaves it to fewer.
-        waves, rest = divmod(programs, _MULTIPROCESSORS)
-        rounds = waves + (1 if rest else 0)
-        work = tile.block_k * tile.pixels
-        intensity = work / (tile.block_k + tile.pixels)
-        alone = 1.0 if tile.persistent or resident > 1 else 0.9
-        return rounds * work * (1 + 20 / intensity) / alone, -work
+        alone = 1.0 if tile.persistent or programs_per_multiprocessor(tile) > 1 else 0.9
+        return tile_cost(tile.block_k, tile.pixels, programs, _MULTIPROCESSORS) / alone, -tile.block_k * tile.pixels
 
     return min(hopper_candidates(geometry, shapes), key=cost)

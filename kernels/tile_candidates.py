@@ -60,12 +60,17 @@ def forward_candidates(geometry: Geometry, shapes: Shapes, target: str, operands
     first = tiles.forward_tile(geometry, shapes.num_outputs, target, operands)
     if target == INTERPRETER:
         return _distinct([first, dataclasses.replace(first, block_p=max(first.block_p // 2, 1))])
-    columns = shapes.num_outputs * tiles.joint_elements(geometry)
-    fitting = _fitting(tiles.FORWARD, target, operands, tiles.heavy_forward(geometry), geometry.filters, columns)
     few: list[Tile] = []
     if target in FEW_CHANNELS_TARGETS and fits_few_channels(geometry, operands):
         few = [*few_channels_candidates(geometry)]
-    return _distinct([*hopper, *few, first, *(tiles.forward_tile_of(s, geometry) for s in fitting)])
+    if hopper:
+        return _distinct([*hopper, first])
+    columns = shapes.num_outputs * tiles.joint_elements(geometry)
+    shipped = tiles.shipped_forward(geometry)
+    fitting = _fitting(shipped, target, operands, tiles.heavy_forward(geometry), geometry.filters, columns)
+    if len(fitting) > 4:  # a quarter of the filters at a time would read the pixels four times over
+        fitting = [s for s in fitting if 4 * s.rows > min(geometry.filters, 128)]
+    return _distinct([*few, first, *(tiles.forward_tile_of(s, geometry) for s in fitting)])
 
 
 def dgrad_candidates(geometry: Geometry, shapes: Shapes, target: str, operands: str) -> list[Tile]:

@@ -92,10 +92,13 @@ FEW_REGISTERS = ("cuda:80", "cuda:86")
 LARGE_REGISTER_REUSE = ("cuda:90", "cuda:100", "hip:gfx942")
 """Targets whose matrix instructions read operands from shared memory or have accumulators to spare; and the others."""
 
-# Rows are filters, columns window elements of pooled outputs (forward) or (tap, channel) pairs (wgrad).
+# Rows are filters, columns window elements of pooled outputs (forward) or (tap, channel) pairs (wgrad). In mma.sync's
+# accumulator a warp owns 8 columns of every 8 * warps: with 16 rows, four warps and 64 columns the four elements of a
+# window, 16 columns apart, would meet through shared memory; with two warps they meet in a thread.
 FORWARD = (
-    Shipped(16, 64, 32, TENSOR),
-    Shipped(16, 128, 32, TENSOR, targets=LARGE_REGISTER_REUSE),
+    Shipped(16, 64, 32, TENSOR, warps=2),
+    Shipped(16, 128, 32, HALF),
+    Shipped(16, 128, 32, TF32, targets=LARGE_REGISTER_REUSE),
     Shipped(64, 64, 32, TENSOR),
     Shipped(64, 128, 32, TENSOR, targets=LARGE_REGISTER_REUSE),
     Shipped(16, 64, 16, ("ieee",)),
@@ -107,10 +110,23 @@ FORWARD = (
     Shipped(64, 64, 16, TF32, heavy=True, targets=("cuda:90", "hip:gfx942")),
     Shipped(16, 32, 16, ("ieee",), heavy=True),
 )
+# More for layers whose channels come in sixteens, so that a step is contiguous and costs no index arithmetic. SiLU and
+# GELU keep the winner's pre-activation besides, for which 128 x 128 has no registers left on sm_80.
+FORWARD_IN_STEPS = (
+    Shipped(16, 256, 32, HALF),
+    Shipped(32, 128, 32, HALF),
+    Shipped(64, 128, 32, HALF, targets=FEW_REGISTERS),
+    Shipped(64, 256, 32, HALF, warps=8),
+    Shipped(128, 128, 32, HALF, warps=8),
+    Shipped(128, 128, 64, HALF, warps=8),
+    Shipped(64, 128, 32, TF32, warps=8, targets=("cuda:80", "cuda:86", "cuda:90")),
+    Shipped(128, 128, 32, TF32, warps=8, targets=("cuda:80", "cuda:86", "cuda:90")),
+)
 # Rows are input pixels, columns input channels.
 DGRAD = (
     Shipped(64, 16, 32, HALF),
     Shipped(64, 64, 32, HALF),
+    Shipped(128, 64, 32, HALF, warps=8, targets=("cuda:90",)),
     Shipped(64, 16, 16, TF32),
     Shipped(64, 64, 16, TF32),
     Shipped(32, 16, 16, ("ieee",)),
@@ -118,6 +134,7 @@ DGRAD = (
     Shipped(64, 16, 16, HALF, heavy=True),
     Shipped(64, 32, 16, HALF, heavy=True),
     Shipped(64, 64, 16, HALF, heavy=True, targets=LARGE_REGISTER_REUSE),
+    Shipped(64, 64, 32, HALF, heavy=True, targets=("cuda:90",)),
     Shipped(16, 16, 16, TF32, heavy=True),
     Shipped(32, 32, 16, ("ieee",), heavy=True),
 )
@@ -125,11 +142,13 @@ WGRAD = (
     Shipped(16, 32, 32, TENSOR),
     Shipped(64, 32, 32, HALF),
     Shipped(64, 64, 32, HALF),
+    Shipped(64, 128, 64, HALF, warps=8, targets=("cuda:90",)),
     Shipped(64, 32, 16, TF32),
     Shipped(16, 16, 16, ("ieee",)),
     Shipped(32, 32, 16, ("ieee",)),
     Shipped(16, 32, 16, TENSOR, heavy=True),
     Shipped(64, 32, 16, TENSOR, heavy=True),
+    Shipped(64, 64, 32, HALF, heavy=True, targets=("cuda:90",)),
     Shipped(16, 16, 16, ("ieee",), heavy=True),
 )
 
@@ -156,6 +175,25 @@ def _choose(shipped: tuple[Shipped, ...], target: str, operands: str, heavy: boo
         return covered, -s.rows * s.columns
 
     return min(fitting, key=padded)
+
+
+def shipped_forward(geometry: Geometry) -> tuple[Shipped, ...]:
+    """The forward tiles that a layer may have."""
+    heavy = heavy_forward(geometry)
+    shipped = tuple(s for s in FORWARD if s.heavy == heavy)
+    in_steps = geometry.channels % 16 == 0 and not geometry.smooth and not heavy
+    return (*shipped, *FORWARD_IN_STEPS) if in_steps else shipped
+
+
+_MULTIPROCESSORS = 108
+"""Of an A100: what forward's rule counts rounds of programs by."""
+
+
+def tile_cost(rows: int, columns: int, programs: int, multiprocessors: int) -> float:
+    """What a rule takes a launch to cost: rounds of programs over the multiprocessors x products of one, the more dear
+    the fewer products it makes per element fetched. An assumption, not a measurement: the tuner times candidates."""
+    intensity = rows * columns / (rows + columns)
+    return -(-programs // multiprocessors) * rows * columns * (1 + 20 / intensity)
 
 
 def forward_tile_of(shipped: Shipped, geometry: Geometry) -> ForwardTile:
@@ -203,8 +241,13 @@ def forward_tile(geometry: Geometry, num_outputs: int, target: str, operands: st
         block_c = _power_of_two(geometry.taps * geometry.channels, 1, 512)
         block_p = _power_of_two(num_outputs, 1, max(_INTERPRETER_ELEMENTS // (block_c * joint), 1))
         return ForwardTile(_power_of_two(geometry.filters, 8, 64), block_p, block_c, joint, flat=True)
-    rows, columns = geometry.filters, num_outputs * joint
-    return forward_tile_of(_choose(FORWARD, target, operands, heavy_forward(geometry), rows, columns), geometry)
+    fitting = [s for s in shipped_forward(geometry) if operands in s.operands and target in s.targets]
+
+    def cost(s: Shipped) -> tuple[float, int]:
+        programs = -(-geometry.filters // s.rows) * -(-num_outputs * joint // s.columns) * geometry.groups
+        return tile_cost(s.rows, s.columns, programs, _MULTIPROCESSORS), -s.rows * s.columns
+
+    return forward_tile_of(min(fitting, key=cost), geometry)
 
 
 @functools.lru_cache(maxsize=4096)
