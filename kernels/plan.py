@@ -203,6 +203,14 @@ def is_given() -> bool:
     return _given is not None
 
 
+@functools.cache
+def kernels_run_on(device: torch.device) -> bool:
+    """Whether this project's kernels are made for the device: a GPU, from compute capability 8.0 on if NVIDIA's."""
+    if device.type != "cuda":
+        return False
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def decide(call: LayerCall, has_bias: bool, dtype: torch.dtype) -> Decision:
     """The plan of a call in `dtype` (autocast's, where that is on). Looked up once per call description, then cached.
 
@@ -228,7 +236,7 @@ def _fitted(plan: LayerPlan, geometry: Geometry, shapes: Shapes) -> Decision:
 @functools.lru_cache(maxsize=4096)
 def _decide(call: LayerCall, has_bias: bool, dtype: torch.dtype, operands: str, generation: int) -> Decision:
     device = call.y.device
-    if call.dx.size.numel() == 0 or device.type != "cuda" or dtype == torch.float64:
+    if call.dx.size.numel() == 0 or dtype == torch.float64 or not kernels_run_on(device):
         return Decision(EAGER, "assumed")
     machine, problem = machine_of(device), problem_of(call, has_bias, dtype, operands)
     entry, exact = plan_table.find(machine, problem)

@@ -48,10 +48,10 @@ ops = torch.ops.tidepool
 
 
 def is_planned(x: Any) -> bool:
-    """Whether "auto" decides for this tensor, or is eager PyTorch: on a GPU, or by a plan given by hand."""
-    if is_given():
-        return INTERPRETED or getattr(x, "is_cuda", False)
-    return getattr(x, "is_cuda", False)
+    """Whether "auto" decides for this tensor, or is eager PyTorch: where kernels are compiled, on a GPU; where they are
+    interpreted, on a CPU and by a plan given by hand only."""
+    on_gpu = getattr(x, "is_cuda", False)
+    return is_given() and not on_gpu if INTERPRETED else on_gpu
 
 
 # --- Deciding --------------------------------------------------------------------------------------------------------

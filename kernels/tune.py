@@ -21,7 +21,7 @@ import torch
 from kernels.arguments import ArgumentError
 from kernels.error_rule import RuleCase
 from kernels.launch import operand_kind
-from kernels.plan import Choice, candidates, plan_from_json, problem_of
+from kernels.plan import Choice, candidates, kernels_run_on, plan_from_json, problem_of
 from kernels.plan_table import (
     Entry,
     TableError,
@@ -34,6 +34,7 @@ from kernels.plan_table import (
     with_entry,
     write_table,
 )
+from kernels.runtime import INTERPRETED
 from kernels.tile_candidates import tile_to_json
 from kernels.tiles import TARGETS
 from kernels.timing import CudaTimer, Timer
@@ -171,17 +172,25 @@ def main(arguments: list[str] | None = None) -> int:
             for layer in layers:
                 print("\n".join(_listed(layer, dtype, operands, options.target, options.passes)))
             return 0
-        if not torch.cuda.is_available():
-            print(
-                "python -m kernels.tune: tuning times kernels on a GPU, and none was found (--dry_run lists what it "
-                "would time)",
-                file=sys.stderr,
-            )
+        unfit = _unfit()
+        if unfit:
+            print(f"python -m kernels.tune: {unfit} (--dry_run lists what would be timed)", file=sys.stderr)
             return 2
         return _measure(options, layers, dtype)
     except (LayerTextError, ArgumentError, TableError, OSError) as error:
         print(f"python -m kernels.tune: {error}", file=sys.stderr)
         return 2
+
+
+def _unfit() -> str:
+    """Why nothing can be timed here; empty if it can."""
+    if not torch.cuda.is_available():
+        return "tuning times kernels on a GPU, and none was found"
+    if INTERPRETED:
+        return "tuning times compiled kernels, and TRITON_INTERPRET has them interpreted"
+    if not kernels_run_on(torch.device("cuda", torch.cuda.current_device())):
+        return "the kernels need an NVIDIA GPU of compute capability 8.0 or more, and this one has less"
+    return ""
 
 
 def _measure(options: argparse.Namespace, layers: list[TuneLayer], dtype: torch.dtype) -> int:

@@ -22,6 +22,7 @@ from kernels.plan import (
     can_mix,
     candidates,
     decide,
+    kernels_run_on,
     plan_from_json,
     plan_from_text,
     problem_of,
@@ -54,6 +55,7 @@ def on_h200(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.setenv(plan_table.ENVIRONMENT_VARIABLE, str(tmp_path))
     monkeypatch.setattr(plans, "machine_of", lambda _: MACHINE)
     monkeypatch.setattr(plans, "programs_in_flight", lambda _: 4 * 132)
+    monkeypatch.setattr(plans, "kernels_run_on", lambda device: device.type == "cuda")
     plan_table.forget()
     plan_table.warn_once.cache_clear()
 
@@ -117,6 +119,14 @@ def test_nothing_is_planned_for_a_cpu_an_empty_batch_or_float64(on_h200: Callabl
     ):
         assert decide(eager, True, torch.bfloat16).plan == EAGER
     assert decide(layer, True, torch.float64).plan == EAGER
+
+
+def test_a_gpu_that_the_kernels_are_not_made_for_runs_eagerly(
+    on_h200: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "kernels_run_on", lambda _: False)
+    assert decide(call(8, 8, 8), True, torch.bfloat16).plan == EAGER
+    assert not kernels_run_on(torch.device("cpu"))
 
 
 def test_decisions_are_looked_up_once(on_h200: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,14 @@ PyTorch's CPU convolution stands in for cuDNN's. Inputs are small integers where
 
 import itertools
 import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from kernels import INTERPRETED, AvgPool, conv_relu_pool, launch, plan
+from kernels import INTERPRETED, AvgPool, conv_relu_pool, launch, plan, planned_operator
 from kernels.arguments import parse_layer
 from kernels.error_rule import draw, error_rule, in_pytorch, results, truth
 from kernels.plan import EAGER, FORWARD_WAYS, GRADIENT_WAYS, Choice, LayerPlan
@@ -146,6 +147,19 @@ def test_without_a_plan_a_cpu_runs_eagerly_and_an_eager_plan_does_too(no_launche
     assert_equal(by(EAGER)(x, weight, bias), expected, "y")
     with pytest.raises(AssertionError, match="was launched"):
         by(LayerPlan())(x, weight, bias)
+
+
+def test_auto_decides_where_its_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = SimpleNamespace(is_cuda=False), SimpleNamespace(is_cuda=True)
+    for interpreting, given, decides in (
+        (True, False, [False, False]),
+        (True, True, [True, False]),
+        (False, False, [False, True]),
+        (False, True, [False, True]),
+    ):
+        monkeypatch.setattr(planned_operator, "INTERPRETED", interpreting)
+        monkeypatch.setattr(planned_operator, "is_given", lambda given=given: given)
+        assert [planned_operator.is_planned(x) for x in (cpu, gpu)] == decides
 
 
 @interpreted

@@ -220,6 +220,12 @@ def test_what_cannot_be_tuned_is_said_in_one_line(
     assert error.startswith("python -m kernels.tune: ")
 
 
+def test_interpreted_kernels_are_not_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert main(["--suite", "lenet5"]) == 2
+    assert "TRITON_INTERPRET has them interpreted" in capsys.readouterr().err
+
+
 def test_the_default_table_is_the_users_for_this_machine(tmp_path: Path) -> None:
     assert tune.default_table(CPU) == tmp_path / "own" / "cpu.json"
     assert machine_of(CPU).gpu == "cpu"
