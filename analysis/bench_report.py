@@ -112,7 +112,7 @@ def bench_text(records: BenchRecords) -> str:
     if "kernel_speed_means" in tables:
         lines += result_lines(tables["kernel_speed_means"])
         whole = mean_view(tables["kernel_speed_means"], families=False)
-        lines += [plain(whole.drop(columns="Compared"))] if len(whole) else []
+        lines += [plain(whole)] if len(whole) else []
     if "host_time" in tables:
         lines.append(plain(host_cost_view(tables["host_time"]).drop(columns="Compared")))
     if "predicted" in tables:

@@ -93,11 +93,9 @@ def mean_view(means: pd.DataFrame, *, families: bool) -> pd.DataFrame:
         row |= {OPPONENT_TITLES[name]: mean_cell(by_opponent.get(name)) for name in (*OPPONENTS, BEST)}
         row["Worst case"] = MISSING if best is None else worst_cell(best)
         memory = by_opponent.get("cudnn_channels_last")
-        row["Memory, of channels_last"] = (
-            MISSING if memory is None else significant(memory["memory_ratio_geometric_mean"])
-        )
+        row[_MEMORY] = MISSING if memory is None else significant(memory["memory_ratio_geometric_mean"])
         rows.append(row)
-    return pd.DataFrame(rows, dtype="object")
+    return without_empty(pd.DataFrame(rows, dtype="object"))
 
 
 def readme_view(means: pd.DataFrame) -> pd.DataFrame:
