@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels.error_rule import ACCUMULATOR_UNIT, FLOOR, Truth, measured
 from models import build_model
+from tests.kernels.exact import DEVICE
 
 NUM_CLASSES = 3
 CHANNELS = 2
@@ -60,6 +61,7 @@ MEMBERS = (
 
 
 def build(member: Member, backend: str, dtype: torch.dtype = torch.float32, **changes: Any) -> nn.Module:
+    """The member on the device that this project's kernels run on."""
     torch.manual_seed(0)
     network = build_model(
         member.name,
@@ -69,7 +71,7 @@ def build(member: Member, backend: str, dtype: torch.dtype = torch.float32, **ch
         backend=backend,
         **member.options | changes,
     )
-    return network.to(dtype)
+    return network.to(device=DEVICE, dtype=dtype)
 
 
 def step(network: nn.Module, member: Member, order: int = 0) -> dict[str, Tensor]:
@@ -77,28 +79,29 @@ def step(network: nn.Module, member: Member, order: int = 0) -> dict[str, Tensor
 
     `order` 0 is the samples' own; others shuffle them, and the results are put back.
     """
-    dtype = next(network.parameters()).dtype
+    like = next(network.parameters())
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(member.batch, CHANNELS, *member.size, generator=generator).to(dtype)
+    x = torch.randn(member.batch, CHANNELS, *member.size, generator=generator)
     shuffled = torch.randperm(member.batch, generator=generator.manual_seed(order))
     shuffled = shuffled if order else torch.arange(member.batch)
     back = shuffled.argsort()
-    given = x[shuffled].requires_grad_()
+    given = x[shuffled].to(like).requires_grad_()
     logits = network.train()(given)
-    loss = F.cross_entropy(logits, (torch.arange(member.batch) % NUM_CLASSES)[shuffled])
+    loss = F.cross_entropy(logits, (torch.arange(member.batch) % NUM_CLASSES)[shuffled].to(like.device))
     loss.backward()
     assert given.grad is not None
-    results = {"loss": loss.detach(), "logits": logits.detach()[back], "x": given.grad[back]}
+    results = {"loss": loss, "logits": logits[back], "x": given.grad[back]}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             results[name] = parameter.grad
-    return results | {name: buffer for name, buffer in network.named_buffers() if buffer.is_floating_point()}
+    results |= {name: buffer for name, buffer in network.named_buffers() if buffer.is_floating_point()}
+    return {name: tensor.detach().cpu() for name, tensor in results.items()}
 
 
 def assert_rule(ours: dict[str, Tensor], member: Member) -> None:
     """Every result of one step under the rule."""
-    exact = step(build(member, "cudnn", torch.float64), member)
+    exact = step(build(member, "cudnn", torch.float64).cpu(), member)
     twins = [step(build(member, "cudnn"), member, order) for order in range(ORDERS)]
     assert ours.keys() == exact.keys()
     parameters = build(member, "cudnn").parameters()

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels import INTERPRETED
 from kernels.arguments import ArgumentError
 from models import FuseReport, build_model, fuse
 from models.fuse import FusedCall
+from tests.kernels.exact import DEVICE
 from tests.models.foreign_networks import NETWORKS, ResNetStyle
 from tests.models.network_step import without_pytorchs
 
@@ -41,7 +41,7 @@ def _assert_alike(plain: nn.Module, fused: nn.Module, *size: int, steps: int = 2
         for network in (plain, fused):
             network.train(step < steps)
             torch.manual_seed(step)
-            given = x.clone().requires_grad_()
+            given = x.to(next(network.parameters()).device, copy=True).requires_grad_()
             y = network(given * 1)  # not a leaf, which in-place layers may not write into
             gradients = torch.autograd.grad(y.square().mean(), [given, *network.parameters()], allow_unused=True)
             results.append((y.detach(), *gradients, *(buffer.clone() for buffer in network.buffers())))
@@ -499,20 +499,19 @@ def test_a_network_without_convolutions_comes_back() -> None:
     assert report == FuseReport()
 
 
-@pytest.mark.skipif(not INTERPRETED, reason="compiled kernels take CUDA tensors")
 @pytest.mark.parametrize("name", ["lenet", "resnet", "efficientnet"])
 def test_on_this_projects_kernels_the_fused_network_is_the_network(name: str) -> None:
     build, size, _ = NETWORKS[name]
     plain, fused, _ = _pair(build, backend="triton")
-    _assert_alike(plain, fused, *size, steps=1, exact=False)
+    _assert_alike(plain.to(DEVICE), fused.to(DEVICE), *size, steps=1, exact=False)
 
 
-@pytest.mark.skipif(not INTERPRETED, reason="compiled kernels take CUDA tensors")
 def test_fully_fused_networks_call_no_convolution_pool_or_norm_of_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     _, fused, report = _pair(NETWORKS["resnet"][0], backend="triton")
     assert not report.skipped
+    fused.to(DEVICE)
     with without_pytorchs(monkeypatch):
-        fused(torch.randn(2, 3, 8, 8)).square().sum().backward()
+        fused(torch.randn(2, 3, 8, 8, device=DEVICE)).square().sum().backward()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "googlenet", "squeezenet1_1", "mobilenet_v2", "efficientnet_b0"])

@@ -1,16 +1,27 @@
 """A training step of every family on this project's kernels alone, as right as PyTorch's."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 
-from kernels import INTERPRETED
 from models import available_models
 from models.efficientnet import InvertedBottleneck, Scale, StageShape
+from tests.kernels.exact import DEVICE
 from tests.models.network_step import MEMBERS, ForbiddenCallError, Member, assert_rule, build, step, without_pytorchs
 
-DEVICE_REASON = "compiled kernels take CUDA tensors; tests/kernels holds them to the rule there"
 BY_NAME = {member.name: member for member in MEMBERS}
 CONVOLUTIONAL = [member for member in MEMBERS if member.name != "mlp"]
+
+
+@pytest.fixture(autouse=True)
+def whole_products() -> Iterator[None]:
+    """No TF32 in convolutions, which is PyTorch's default on a GPU and whose errors would hide others."""
+    convolutions: Any = torch.backends.cudnn.conv
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    yield
+    convolutions.fp32_precision = before
 
 
 def test_every_family_has_a_member_here() -> None:
@@ -23,7 +34,6 @@ def test_every_family_has_a_member_here() -> None:
     assert set(available_models()) == set(BY_NAME) | others
 
 
-@pytest.mark.skipif(not INTERPRETED, reason=DEVICE_REASON)
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)
 def test_a_step_calls_no_convolution_pool_or_norm_of_pytorchs_and_is_right(
     member: Member, monkeypatch: pytest.MonkeyPatch
@@ -45,11 +55,10 @@ def test_the_rule_sees_an_error_of_a_ten_thousandth_in_any_result(name: str) -> 
             assert_rule(wrong, member)
 
 
-@pytest.mark.skipif(not INTERPRETED, reason=DEVICE_REASON)
 def test_stochastic_depth_leaves_out_whole_samples_and_calls_none_either(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     block = InvertedBottleneck(2, StageShape(1, 3, 1, 2, 1), 2, 1, drop=0.5, scale=Scale(1, 1, 0), backend="triton")
-    x = torch.randn(6, 2, 4, 4)
+    block, x = block.to(DEVICE), torch.randn(6, 2, 4, 4, device=DEVICE)
     with without_pytorchs(monkeypatch):
         y = block(x)
         block.drop = 0.0
