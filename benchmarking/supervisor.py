@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -42,6 +42,7 @@ HANG_S = 120.0
 """One step of one backend, compilation included, that takes longer and is still not done has hung."""
 MOST_CRASHES = 20
 STOPPED_IN = "stopped_in"
+_RUNNING: set["subprocess.Popen[bytes]"] = set()
 
 
 class WorkerError(RuntimeError):
@@ -55,6 +56,7 @@ def spawn_worker(job: Job, *, quiet: bool = False) -> int:
     environment[machine.COMMAND_VARIABLE] = machine.command_line()
     command = [sys.executable, *WORKER, job.text(), *(["--quiet"] if quiet else [])]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    _RUNNING.add(process)
     try:
         return _exit_code(process.wait(None if job.budget_s is None else job.budget_s))
     except subprocess.TimeoutExpired:
@@ -66,6 +68,7 @@ def spawn_worker(job: Job, *, quiet: bool = False) -> int:
                 process.wait(GRACE_S)
             process.kill()
             process.wait()
+        _RUNNING.discard(process)
 
 
 def run_replicate(
@@ -104,8 +107,7 @@ def run_checks(
     cases = unchecked(comparison, device)
     shares = [share for index in range(at_once) if (share := cases[index::at_once])]
     jobs = [Job("check", replace(comparison, cases=share), _seconds(budget)) for share in shares]
-    with ThreadPoolExecutor(max_workers=at_once) as threads:
-        codes = list(threads.map(spawn, jobs))
+    codes = _side_by_side(spawn, jobs)
     left = unchecked(comparison, device)
     for share, code in zip(shares, codes, strict=True):
         for case in share if code not in (0, STOPPED) else ():
@@ -118,6 +120,18 @@ def run_checks(
                 _check_crashed(comparison, device, case, code_alone)
                 announce(f"{case.name}: the process that checked it ended with exit code {code_alone}")
     return not unchecked(comparison, device)
+
+
+def _side_by_side(spawn: Spawn, jobs: Sequence[Job]) -> list[int]:
+    """Exit codes of jobs run at the same time. Whatever stops this process, Ctrl-C or SIGTERM, ends them first."""
+    with ThreadPoolExecutor(max_workers=max(len(jobs), 1)) as threads:
+        futures = [threads.submit(spawn, job) for job in jobs]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            for process in tuple(_RUNNING):
+                process.terminate()
+            raise
 
 
 def _check_crashed(comparison: Comparison, device: torch.device, case: Case, code: int) -> None:

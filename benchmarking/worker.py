@@ -3,6 +3,7 @@
 Exit codes: 0 done as far as the budget went, 70 the GPU stopped answering, 143 stopped by SIGTERM.
 """
 
+import ctypes
 import signal
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from benchmarking.tuning import tune
 from kernels.timing import CudaTimer, Timer
 
 EXIT_LOST = 70
+_PR_SET_PDEATHSIG = 1
 WARMUP_MS, BUDGET_MS = 10.0, 50.0
 """Of one turn of one backend; it has at least two turns."""
 
@@ -56,6 +58,7 @@ def _record_ceilings(session: Session) -> None:
 def main() -> int:
     """Run the job on the command line; return the exit code."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # nobody would read what an orphan measures
     job = job_from_text(sys.argv[1])
     device = torch.device("cuda")
     timer = CudaTimer(warmup_ms=WARMUP_MS, budget_ms=BUDGET_MS, graph=job.comparison.cuda_graph)

@@ -1,5 +1,8 @@
 """Real processes: their exit codes, and their end when the budget is over."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -17,6 +20,7 @@ from benchmarking.records import checks
 from benchmarking.supervisor import STOPPED, WorkerError, run_checks, run_once, spawn_worker
 from tests.benchmarking.fake_device import CPU, InProcess
 
+HOME = Path(__file__).resolve().parents[2]
 COMPARISON = Comparison(Path("out"), "smoke", (), (), "bf16", ("train",))
 
 
@@ -77,6 +81,34 @@ def test_shares_are_checked_side_by_side(tmp_path: Path) -> None:
     assert not run_checks(comparison, CPU, Budget(None), spawn, lambda line: None, at_once=2)
     names = [case.name for case in SMOKE]
     assert sorted(shares) == sorted([names[0::2], names[1::2]])
+
+
+def test_a_signal_ends_checks_that_run_side_by_side(tmp_path: Path) -> None:
+    """SIGTERM reaches a process that waits for four others of a minute each; all of them end, at once."""
+    (tmp_path / "started").mkdir()
+    code = (
+        "import signal, sys\n"
+        "import kernels\n"
+        "from pathlib import Path\n"
+        "from benchmarking import supervisor\n"
+        "from benchmarking.comparison import Comparison\n"
+        "from benchmarking.jobs import Job\n"
+        "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))\n"
+        "sleep = 'import os, pathlib, time; pathlib.Path(\"started\", str(os.getpid())).touch(); time.sleep(60)'\n"
+        "supervisor.WORKER = ('-c', sleep)\n"
+        "job = Job('check', Comparison(Path('out'), 'smoke', (), (), 'bf16', ('train',)), 60.0)\n"
+        "supervisor._side_by_side(supervisor.spawn_worker, [job] * 4)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HOME)})
+    deadline = time.monotonic() + 90
+    while len(children := list((tmp_path / "started").iterdir())) < 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(children) == 4
+    parent.terminate()
+    assert parent.wait(30) == 143
+    for child in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(child.name), 0)
 
 
 def test_too_little_time_starts_nothing_and_a_failure_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
