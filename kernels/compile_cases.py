@@ -16,12 +16,18 @@ class Case:
     dtypes: tuple[str, ...] = ("bf16",)
     settings: dict[str, Any] = field(default_factory=dict)
     without_gradients: bool = False  # compile inference and the bias gradient alone as well
+    forward_only: bool = False
 
 
 _ALL_DTYPES = ("bf16", "fp16", "tf32", "fp32")
 CASES = (
     Case("3x3_pool2", (64, 64, 56, 56), (128, 64, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}, True),
     Case("3x3_c256", (16, 256, 28, 28), (256, 256, 3, 3), ("bf16",), {"padding": 1, "pool": MaxPool(2)}),
+    Case("5x5_s2_pool2", (16, 32, 56, 56), (256, 32, 5, 5), ("bf16",), {"stride": 2, "padding": 2}, forward_only=True),
+    Case("3x3_c24_k32", (16, 24, 30, 30), (32, 24, 3, 3), ("fp16",), forward_only=True),
+    Case(
+        "3x3_ceil", (16, 64, 27, 27), (64, 64, 3, 3), settings={"pool": MaxPool(2, ceil_mode=True)}, forward_only=True
+    ),
     Case("3x3_c16_k16", (64, 16, 32, 32), (16, 16, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}),
     Case("3x3_c48_pool2", (16, 48, 28, 28), (48, 48, 3, 3), ("bf16", "fp32"), {"padding": 1, "pool": MaxPool(2)}),
     Case("rgb_3x3_pool2", (64, 3, 224, 224), (64, 3, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}),

@@ -80,6 +80,11 @@ class _NamedTarget:
         return torch.device("cpu")
 
 
+def compile_for(target: str) -> None:
+    """Have Triton compile for `target` (`cuda:90`) from now on in this process, where nothing was compiled before."""
+    triton.runtime.driver.set_active(_NamedTarget(_gpu_target(target)))
+
+
 def _gpu_target(name: str) -> GPUTarget:
     backend, arch = name.split(":")
     return GPUTarget("cuda", int(arch), 32) if backend == "cuda" else GPUTarget("hip", arch, 64)
@@ -88,7 +93,7 @@ def _gpu_target(name: str) -> GPUTarget:
 def compile_cases(target: str, names: tuple[str, ...] = ()) -> Iterator[Row]:
     """Compile the named cases for `target`, or without names all of them and every shipped tile by itself; one row per
     distinct kernel. A process compiles for one target only."""
-    triton.runtime.driver.set_active(_NamedTarget(_gpu_target(target)))
+    compile_for(target)
     seen = set()
     for case in CASES:
         for dtype in case.dtypes if not names or case.name in names else ():
@@ -210,12 +215,15 @@ def _collecting(dtype: str) -> Iterator[list[tuple[str, Any, dict[str, Any]]]]:
 
 
 def _launch_all(case: Case, t: _Tensors) -> None:
-    """Forward, both gradients, the reduction and the passes around a convolution at the tiles the rule picks."""
+    """Forward, both gradients, the reduction and the passes around a convolution at the tiles the rule picks; of some
+    layers forward alone."""
     conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes)
     if not t.geometry.depthwise:  # where forward has a kernel for some tensors only, the one for all others as well
         kind = operand_kind(t.x.dtype)
         portable = tiles.forward_tile(t.geometry, t.shapes.num_outputs, current_target(), kind)
         conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes, portable)
+    if case.forward_only:
+        return
     conv_relu_pool_dgrad(t.y, t.code, t.saved, t.weight, torch.empty_like(t.x), t.geometry, t.shapes)
     conv_relu_pool_wgrad(t.y, t.code, t.saved, t.x, torch.empty_like(t.weight), t.bias, t.geometry, t.shapes)
     conv_relu_pool_epilogue(t.conv, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes)
