@@ -29,7 +29,8 @@ def fuse(module: nn.Module, backend: str = "auto") -> tuple[nn.Module, FuseRepor
     and state dicts of one serve the other. `train()` and `eval()` act as ever, and so does a norm that is frozen alone;
     what else a forward makes of `self.training` is followed for the network as a whole. Later on, layers may be
     replaced by others of their kind; hooks put on a fused layer then are not called. Where torch.fx cannot trace a
-    module (control flow that depends on values), its submodules are fused one by one.
+    module (control flow that depends on values or chance), its submodules are fused one by one. What a forward does to
+    Python objects, such as counting its calls, it does at `fuse` and not again: torch.fx does not see it.
 
     Raises:
         ArgumentError: an unknown backend.

@@ -3,11 +3,13 @@
 import linecache
 import math
 import operator
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import einops
+import numpy as np
 import torch
 from torch import fx, nn
 
@@ -77,10 +79,11 @@ def _modes() -> tuple[bool, ...]:
 def traced(module: nn.Module, training: bool) -> tuple[fx.Graph, dict[str, torch.Tensor]]:
     """The graph of the module in one mode, and tensors it uses that are no parameter or buffer, by name.
 
-    The module is left as it was. Raises whatever its forward raises when it is given symbols instead of tensors.
+    The module is left as it was. Raises whatever its forward raises when it is given symbols instead of tensors, and
+    RuntimeError when it draws random numbers itself, which would be the same at every call.
     """
     before = set(vars(module))
-    with _in_mode(module, training):
+    with _in_mode(module, training), _chance_watched():
         try:
             graph = _Tracer().trace(module)
         finally:
@@ -91,6 +94,26 @@ def traced(module: nn.Module, training: bool) -> tuple[fx.Graph, dict[str, torch
         if node.op == "get_attr" and "." not in name and name not in module._parameters | module._buffers:
             loose[name] = added[name] if name in added else getattr(module, name)
     return graph, loose
+
+
+@contextmanager
+def _chance_watched() -> Iterator[None]:
+    """RuntimeError at the end if one of the usual generators was used; they go on as if it had not been."""
+    torch_before, python_before, numpy_before = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        yield
+        used = not torch.equal(torch.get_rng_state(), torch_before) or random.getstate() != python_before
+        if used or not _same_state(np.random.get_state(), numpy_before):
+            raise RuntimeError("its forward draws random numbers, which a trace would keep for good")
+    finally:
+        torch.set_rng_state(torch_before)
+        random.setstate(python_before)
+        np.random.set_state(numpy_before)
+
+
+def _same_state(first: Any, second: Any) -> bool:
+    """Of NumPy's generator: a tuple of numbers, a word and an array."""
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 import copy
 import itertools
 import pickle
+import random
 from collections.abc import Callable
 from typing import Any
 
 import einops
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -445,6 +447,29 @@ def test_what_cannot_be_traced_is_fused_part_by_part() -> None:
     assert report.skipped[1].name == "last"
     assert list(fused.state_dict()) == list(plain.state_dict())
     _assert_alike(plain, fused, 2, 3, 6, 7)
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda: float(torch.rand(1)), random.random, np.random.rand], ids=["torch", "random", "numpy"]
+)
+def test_a_forward_that_leaves_things_to_chance_goes_on_doing_so(draw: Callable[[], float]) -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        return net.block(x) if draw() < 0.5 else x
+
+    _, fused, report = _pair(lambda: Net(forward, block=nn.Sequential(_conv(), nn.ReLU())))
+    assert "draws random numbers" in report.skipped[0].reason
+    assert [layer.name for layer in report.fused] == ["block.0"]
+    x = torch.randn(1, 3, 4, 4)
+    assert len({float(fused(x).detach().sum()) for _ in range(40)}) == 2
+
+
+def test_fusing_draws_no_random_numbers() -> None:
+    torch.manual_seed(3)
+    fuse(nn.Sequential(_conv(), nn.Dropout(0.5), nn.ReLU()), "cudnn")
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    _conv()
+    assert torch.equal(after, torch.rand(1))
 
 
 class Constants(nn.Module):
