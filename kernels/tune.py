@@ -2,6 +2,7 @@
 
     python -m kernels.tune [--suite vgg16 ... | --shapes "x=64x3x32x32 weight=16x3x3x3 padding=1 pool=max2" ...]
         [--batch_size N] [--dtype bf16] [--passes inference train] [--budget_s S] [--table FILE] [--retune]
+        [--workers N]
         [--dry_run [--target cuda:90]]
 
 Layers that the table holds for exactly this machine are skipped, so a command that was cut short goes on where it
@@ -10,6 +11,7 @@ spent, 2 on bad arguments or without a GPU.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,8 +21,9 @@ from pathlib import Path
 import torch
 
 from kernels.arguments import ArgumentError
+from kernels.compile_ahead import CompileAhead
 from kernels.error_rule import RuleCase
-from kernels.launch import operand_kind
+from kernels.launch import current_target, operand_kind, programs_in_flight
 from kernels.plan import Choice, candidates, kernels_run_on, plan_from_json, problem_of
 from kernels.plan_table import (
     Entry,
@@ -70,12 +73,14 @@ def tune_layers(
     budget_s: float | None = None,
     passes: Sequence[str] = PASSES,
     retune: bool = False,
+    compiler: CompileAhead | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Measure the layers that the table does not hold for this machine, and add them to it one by one.
 
-    `budget_s` seconds from now on no layer is begun, and of the one under way no further tiles are tried. Raises
-    TableError when the file is there and is no table, ArgumentError for a layer that the op refuses.
+    `budget_s` seconds from now on no layer is begun, and of the one under way no further tiles are tried. `compiler`
+    compiles a layer's candidates side by side before they are timed. Raises TableError when the file is there and is no
+    table, ArgumentError for a layer that the op refuses.
     """
     began, outcome = clock(), Outcome()
     entries = read_table(table_path)
@@ -93,6 +98,12 @@ def tune_layers(
             outcome.left.append(layer.name)
             continue
         plan = None if known is None else plan_from_json(known["plan"])
+        if compiler is not None:
+            left = None if budget_s is None else budget_s - (clock() - began)
+            listed = all_candidates(layer, dtype, device, passes)
+            report(
+                f"{layer.name}: compiled {compiler.compile(layer, dtype, operand_kind(dtype), listed, left)} kernels"
+            )
         try:
             entry = tune_layer(
                 layer, dtype, device, timer=timer, report=report, passes=passes, known=plan, may_go_on=in_time
@@ -114,13 +125,28 @@ def _known(entries: list[Entry], layer: RuleCase, dtype: torch.dtype, device: to
     return next((entry for entry in entries if key_of(entry) == key), None)
 
 
+def all_candidates(
+    layer: RuleCase, dtype: torch.dtype, device: torch.device, passes: Sequence[str]
+) -> list[tuple[str, Choice]]:
+    """Every pass of a layer with every way to run it on the device, and unpooling."""
+    call, programs = call_of(layer, dtype, device), programs_in_flight(device)
+    found = [("unpool", Choice("fused"))] if "train" in passes else []
+    for pass_ in _kernel_passes(passes):
+        choices = candidates(pass_, call.geometry, call.shapes, current_target(), operand_kind(dtype), programs)
+        found += [(pass_, choice) for choice in choices]
+    return found
+
+
+def _kernel_passes(passes: Sequence[str]) -> list[str]:
+    wanted = ["inference"] if "inference" in passes else []
+    return wanted + (["forward", "dgrad", "wgrad"] if "train" in passes else [])
+
+
 def _listed(layer: TuneLayer, dtype: torch.dtype, operands: str, target: str, passes: Sequence[str]) -> list[str]:
     """A line for each candidate of a layer."""
     call = call_of(layer, dtype, torch.device("meta"))
-    wanted = ["inference"] if "inference" in passes else []
-    wanted += ["forward", "dgrad", "wgrad"] if "train" in passes else []
     lines = []
-    for pass_ in wanted:
+    for pass_ in _kernel_passes(passes):
         for choice in candidates(pass_, call.geometry, call.shapes, target, operands, programs_wanted=4 * 132):
             lines.append(f"{layer.name}  {pass_:9}  {_words(choice)}")
     return lines
@@ -143,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget_s", type=float, help="begin nothing new after that many seconds")
     parser.add_argument("--table", type=Path, help="the file to write (default: the user's own for this GPU)")
     parser.add_argument("--retune", action="store_true", help="measure anew what the table holds already")
+    parser.add_argument("--workers", type=int, help="processes that compile (default: one less than there are cores)")
     parser.add_argument("--dry_run", action="store_true", help="list the candidates and measure nothing; needs no GPU")
     parser.add_argument("--target", choices=TARGETS, default="cuda:90", help="GPU of a dry run")
     return parser
@@ -168,6 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
         layers = _layers(options)
         for layer in layers:
             call_of(layer, dtype, torch.device("meta"))
+        if options.workers is not None and options.workers < 1:
+            raise LayerTextError(f"expected --workers of at least 1, got {options.workers}")
         if options.dry_run:
             for layer in layers:
                 print("\n".join(_listed(layer, dtype, operands, options.target, options.passes)))
@@ -212,17 +241,20 @@ def _measure(options: argparse.Namespace, layers: list[TuneLayer], dtype: torch.
             report(f"[{number}/{len(layers)}] {layer.name}")
             yield layer
 
-    outcome = tune_layers(
-        counted(),
-        dtype,
-        device,
-        timer=CudaTimer(graph=False),
-        report=report,
-        table_path=table,
-        budget_s=options.budget_s,
-        passes=options.passes,
-        retune=options.retune,
-    )
+    workers = options.workers if options.workers is not None else max((os.cpu_count() or 2) - 1, 1)
+    with CompileAhead(current_target(), workers) as compiler:
+        outcome = tune_layers(
+            counted(),
+            dtype,
+            device,
+            timer=CudaTimer(graph=False),
+            report=report,
+            table_path=table,
+            budget_s=options.budget_s,
+            passes=options.passes,
+            retune=options.retune,
+            compiler=compiler,
+        )
     print(
         f"{table}: {len(outcome.measured)} layers measured, {len(outcome.skipped)} measured before, "
         f"{len(outcome.left)} left, {len(outcome.failed)} without a right candidate"

@@ -1,0 +1,121 @@
+"""Compiles a layer's candidates in processes beside the one that times them, which then finds them in Triton's cache.
+
+Triton compiles one kernel at a time, in a second or two, and holds Python's lock meanwhile; a layer has dozens of
+candidates. A child needs no GPU: as in the compile check it is told the target, and every launch becomes a compilation.
+A candidate that does not compile is left for the timing process to find out.
+"""
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from kernels import launch
+from kernels.conv_relu_pool_epilogue import conv_relu_pool_epilogue
+from kernels.error_rule import RuleCase
+from kernels.layer_call import LayerCall
+from kernels.operator_implementations import input_gradient, weight_gradient
+from kernels.plan import Choice, LayerPlan
+from kernels.planned_layer import planned_layer
+from kernels.tune_layer import PartOfBatch, call_of
+
+Candidate = tuple[str, Choice]
+"""A pass ("inference", "forward", "dgrad", "wgrad", "unpool") and a way to run it."""
+
+
+class CompileAhead:
+    """A pool of compiling processes for one target (`cuda:90`); leaving the `with` block ends them."""
+
+    def __init__(self, target: str, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(target,))
+
+    def __enter__(self) -> "CompileAhead":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def compile(
+        self, layer: RuleCase, dtype: torch.dtype, operands: str, choices: Sequence[Candidate], timeout_s: float | None
+    ) -> int:
+        """Compile the candidates, for `timeout_s` seconds at most; how many kernels that were.
+
+        `operands` as `launch.operand_kind` has it where the timing runs: "half", "tf32" or "ieee".
+        """
+        plain = PartOfBatch(
+            layer.name, tuple(layer.x), tuple(layer.weight), dict(layer.options), layer.bias, layer.channels_last
+        )
+        try:
+            jobs = [self._pool.submit(_compile, plain, dtype, operands, pass_, choice) for pass_, choice in choices]
+        except BrokenExecutor:  # a child was killed: the timing process compiles for itself
+            return 0
+        done, late = wait(jobs, timeout_s)
+        for job in late:
+            job.cancel()
+        return sum(_count(job) for job in done)
+
+
+def _count(job: "Future[int]") -> int:
+    return 0 if job.cancelled() or job.exception() is not None else job.result()
+
+
+_compiled = 0
+
+
+def _start(target: str) -> None:
+    """Make a fresh process one that compiles for `target` what it is asked to launch."""
+    from kernels.cross_compile import compile_for
+
+    compile_for(target)
+    launch.replace_launcher(_compile_instead)
+
+
+def _compile_instead(kernel: Any, grid: tuple[int, ...], *args: Any, **keywords: Any) -> None:
+    global _compiled
+    kernel.warmup(*args, grid=grid, **keywords)
+    _compiled += 1
+
+
+def _compile(layer: PartOfBatch, dtype: torch.dtype, operands: str, pass_: str, choice: Choice) -> int:
+    """In a child: launch one candidate on unwritten CPU tensors; how many kernels that compiled."""
+    precision = "tf32" if operands == "tf32" else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+    before = _compiled
+    _launch(call_of(layer, dtype, torch.device("cpu")), layer, pass_, choice)
+    return _compiled - before
+
+
+def _launch(call: LayerCall, layer: PartOfBatch, pass_: str, choice: Choice) -> None:
+    x, y = call.dx.allocate(), call.y.allocate()
+    weight = torch.empty(layer.weight, dtype=call.y.dtype)
+    bias = torch.empty(layer.weight[0], dtype=call.y.dtype) if layer.bias else None
+    code = None if call.code is None else call.code.allocate()
+    winner = None if call.winner is None else call.winner.allocate()
+    planned = planned_layer(call, LayerPlan(inference=choice, forward=choice))
+    saved = planned.conv.allocate() if call.smooth_average else winner
+    if choice.way == "epilogue" and not planned.is_linear:
+        kept = (code, winner) if pass_ == "forward" else (None, None)
+        conv_relu_pool_epilogue(planned.conv.allocate(), bias, y, *kept, call.geometry, call.shapes)
+    elif choice.way in ("cudnn", "eager", "epilogue"):
+        return  # nothing of this project's
+    elif pass_ == "inference":
+        planned.infer(x, weight, bias)
+    elif pass_ == "forward":
+        planned.forward(x, weight, bias)
+    elif pass_ == "unpool":
+        planned.unpooled(y, code, saved)
+    else:
+        source = (y, code, saved) if choice.way == "fused" else (planned.conv.allocate(), None, None)
+        seen = call if choice.way == "fused" else planned.linear
+        if pass_ == "dgrad":
+            input_gradient(*source, weight, seen, choice.tile)
+        else:
+            weight_gradient(*source, x, weight, True, layer.bias, seen, choice.tile)
+            if layer.bias and choice.way == "fused":
+                weight_gradient(*source, x, weight, False, True, seen)
