@@ -87,11 +87,15 @@ class ModelWorkload:
             optimizer.step()
 
         # A step writes far more than a cache holds: the batches differ so that nothing is learnt by heart.
-        count = sets_beyond_cache(self.inputs_bytes(), cache_bytes(self.device))
+        count = sets_beyond_cache(self._batch_bytes(), cache_bytes(self.device))
         return Timed(step, [self._batch(backend, index) for index in range(count)], grad=True)
 
     def inputs_bytes(self) -> int:
-        """See Workload: the batch, in float32."""
+        """See Workload: the batch, and weights, gradients and momentum, all in float32."""
+        model = next(iter(self._models.values()))
+        return self._batch_bytes() + 3 * 4 * sum(parameter.numel() for parameter in model.parameters())
+
+    def _batch_bytes(self) -> int:
         return 4 * torch.Size((self.case.batch, self.case.in_channels, *self.case.image_size)).numel()
 
     def plan(self, backend: Backend) -> str | None:

@@ -7,6 +7,7 @@ from benchmarking.cases import LayerCase
 from benchmarking.comparison import Comparison
 from benchmarking.precision import DTYPES
 from benchmarking.session import Announce
+from kernels.compile_ahead import compiling_for
 from kernels.timing import Timer
 from kernels.tune import default_table, tune_layers
 
@@ -21,16 +22,18 @@ def tune(comparison: Comparison, device: torch.device, timer: Timer, budget: Bud
     not measured again. A layer of which nothing was right is done, and said.
     """
     layers = [case for case in comparison.cases if isinstance(case, LayerCase)]
-    outcome = tune_layers(
-        layers,
-        DTYPES[comparison.dtype],
-        device,
-        timer=timer,
-        report=announce,
-        table_path=default_table(device),
-        budget_s=None if budget.seconds is None else budget.left(),
-        clock=budget.now,
-    )
+    with compiling_for(device) as compiler:
+        outcome = tune_layers(
+            layers,
+            DTYPES[comparison.dtype],
+            device,
+            timer=timer,
+            report=announce,
+            table_path=default_table(device),
+            budget_s=None if budget.seconds is None else budget.left(),
+            compiler=compiler,
+            clock=budget.now,
+        )
     announce(
         f"tuned {len(outcome.measured)} layers, {len(outcome.skipped)} were, {len(outcome.left)} left"
         + (f"; nothing was right for {', '.join(outcome.failed)}" if outcome.failed else "")

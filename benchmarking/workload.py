@@ -65,7 +65,7 @@ class Workload(Protocol):
         ...
 
     def inputs_bytes(self) -> int:
-        """Bytes of one set of inputs."""
+        """Bytes of what a call is given: inputs, weights, incoming gradients. Asked once a backend is built."""
         ...
 
     def plan(self, backend: Backend) -> str | None:

@@ -30,6 +30,12 @@ def test_eager_pytorch_is_right_in_both_layouts_and_after_steps(workload: ModelW
         assert workload.wrong(backend) is None
 
 
+def test_memory_held_is_counted(workload: ModelWorkload) -> None:
+    """4 pictures of 8x8; 3x3 convolutions 1-4, 4-8, 8-16 without bias, norms, a head of 16-10: weights three times."""
+    parameters = 9 * 4 + 9 * 32 + 9 * 128 + 2 * (4 + 8 + 16) + 16 * 10 + 10
+    assert workload.inputs_bytes() == 4 * 4 * 64 + 3 * 4 * parameters
+
+
 def test_one_wrong_gradient_is_named(workload: ModelWorkload) -> None:
     model = workload._models["cudnn"]
     name, parameter = next(iter(model.named_parameters()))

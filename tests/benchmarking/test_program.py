@@ -164,7 +164,7 @@ def test_a_visit_goes_through_its_stages_in_order_and_goes_on(tmp_path: Path, mo
     """Three backends: torch.compile's C++ compiler takes longer than all tests of this file together."""
     tuned: list[str] = []
 
-    def fake_tuner(layers, dtype, device, *, timer, report, table_path, budget_s, clock):
+    def fake_tuner(layers, dtype, device, *, timer, report, table_path, budget_s, compiler, clock):
         outcome = Outcome(left=[layer.name for layer in layers if layer.name in tuned])
         fresh = next((layer.name for layer in layers if layer.name not in tuned), None)
         if fresh:
