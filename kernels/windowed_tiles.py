@@ -41,6 +41,9 @@ class WindowedWgradTile:
 _NVIDIA = ("cuda:80", "cuda:86", "cuda:90", "cuda:100")
 _ALL = (*_NVIDIA, "hip:gfx942")
 _HOPPER = ("cuda:90",)
+_FROM_SHARED = ("cuda:90", "cuda:100")
+"""Where both operands of a product are read from shared memory. Elsewhere copies of x that serve several products are
+not pipelined (seen on sm_80), and the general wgrad kernel's are."""
 # For 16-bit operands, each with the targets it is compiled for; in the order of preference where several waste as
 # little. A wgrad tile's `splits` is 1 here. PLAIN tiles leave no registers for more than a window of two columns that
 # no other overlaps.
@@ -66,8 +69,8 @@ PLAIN_WGRAD: tuple[tuple[WindowedWgradTile, tuple[str, ...]], ...] = (
     (WindowedWgradTile(64, 32, 64, taps=3, splits=1, stages=2), _HOPPER),
 )
 ANY_WGRAD: tuple[tuple[WindowedWgradTile, tuple[str, ...]], ...] = (
-    (WindowedWgradTile(64, 64, 32, taps=1, splits=1), _ALL),
-    (WindowedWgradTile(64, 32, 32, taps=1, splits=1), _ALL),
+    (WindowedWgradTile(64, 64, 32, taps=1, splits=1), _FROM_SHARED),
+    (WindowedWgradTile(64, 32, 32, taps=1, splits=1), _FROM_SHARED),
 )
 _SHARED_BYTES = {
     "cuda:80": 163 * 1024,

@@ -183,7 +183,7 @@ WINDOWED = (
         "windows_of_groups",
         (1, 6, 11, 10),
         (32, 3, 3, 2),
-        {"groups": 2, "stride": (2, 1), "dilation": (1, 2), "padding": (2, 1), "pool": MaxPool((1, 3), (1, 2))},
+        {"groups": 2, "stride": 2, "dilation": (1, 2), "padding": (2, 1), "pool": MaxPool((1, 3), (1, 2))},
     ),
     Case("windows_overlap", (1, 5, 7, 8), (16, 5, 2, 3), {"pool": MaxPool((2, 3), 1, 1, (2, 1)), "activation": None}),
     Case(

@@ -174,7 +174,7 @@ def test_candidates_fit_shared_memory_and_end_with_the_general_tiles(target: str
     assert isinstance(wgrad[-1], WgradTile)
     if pool == MaxPool(2):
         assert isinstance(dgrad[0], WindowedDgradTile)
-        assert isinstance(wgrad[0], WindowedWgradTile)
+        assert isinstance(wgrad[0], WindowedWgradTile if target in ("cuda:90", "cuda:100") else WgradTile)
 
 
 def test_float32_is_left_to_the_general_kernels() -> None:
