@@ -5,8 +5,10 @@ candidates. A child needs no GPU: as in the compile check it is told the target,
 A candidate that does not compile is left for the timing process to find out.
 """
 
+import contextlib
 import multiprocessing
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, wait
 from types import TracebackType
 from typing import Any
@@ -20,6 +22,7 @@ from kernels.layer_call import LayerCall
 from kernels.operator_implementations import input_gradient, weight_gradient
 from kernels.plan import Choice, LayerPlan
 from kernels.planned_layer import planned_layer
+from kernels.runtime import INTERPRETED
 from kernels.tune_layer import PartOfBatch, call_of
 
 Candidate = tuple[str, Choice]
@@ -59,6 +62,17 @@ class CompileAhead:
         for job in late:
             job.cancel()
         return sum(_count(job) for job in done)
+
+
+@contextlib.contextmanager
+def compiling_for(device: torch.device, workers: int | None = None) -> Iterator[CompileAhead | None]:
+    """A CompileAhead for a GPU, with `workers` processes or one for each core but one; None where kernels are
+    interpreted, which takes no compiling."""
+    if INTERPRETED or device.type != "cuda":
+        yield None
+        return
+    with CompileAhead(launch.current_target(), workers or max((os.cpu_count() or 2) - 1, 1)) as compiler:
+        yield compiler
 
 
 def _count(job: "Future[int]") -> int:

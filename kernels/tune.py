@@ -11,7 +11,6 @@ spent, 2 on bad arguments or without a GPU.
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 
 from kernels.arguments import ArgumentError
-from kernels.compile_ahead import CompileAhead
+from kernels.compile_ahead import CompileAhead, compiling_for
 from kernels.error_rule import RuleCase
 from kernels.launch import current_target, operand_kind, programs_in_flight
 from kernels.plan import Choice, candidates, kernels_run_on, plan_from_json, problem_of
@@ -241,8 +240,7 @@ def _measure(options: argparse.Namespace, layers: list[TuneLayer], dtype: torch.
             report(f"[{number}/{len(layers)}] {layer.name}")
             yield layer
 
-    workers = options.workers if options.workers is not None else max((os.cpu_count() or 2) - 1, 1)
-    with CompileAhead(current_target(), workers) as compiler:
+    with compiling_for(device, options.workers) as compiler:
         outcome = tune_layers(
             counted(),
             dtype,
