@@ -8,7 +8,6 @@ from benchmarking.comparison import Comparison
 from benchmarking.precision import DTYPES
 from benchmarking.session import Announce
 from kernels.compile_ahead import compiling_for
-from kernels.compile_ahead import compiling_for
 from kernels.timing import Timer
 from kernels.tune import default_table, tune_layers
 
@@ -24,7 +23,6 @@ def tune(comparison: Comparison, device: torch.device, timer: Timer, budget: Bud
     """
     layers = [case for case in comparison.cases if isinstance(case, LayerCase)]
     with compiling_for(device) as compiler:
-        with compiling_for(device) as compiler:
         outcome = tune_layers(
             layers,
             DTYPES[comparison.dtype],
