@@ -142,6 +142,8 @@ def hopper_candidates(geometry: Geometry, shapes: Shapes) -> list[HopperTile]:
     fitting = [s for s in HOPPER if s.rows in rows and s.pixels < 2 * pixels]
     if geometry.smooth:  # exponentials and kept pre-activations: 128 accumulators a thread would spill (GELU, average)
         fitting = [s for s in fitting if s.rows * s.pixels <= 64 * 32 * s.warps]
+    if geometry.saves_bits:  # packing them takes the registers that staying would (256 x 128 spills under Triton 3.6)
+        fitting = [s for s in fitting if not s.persistent]
     return [hopper_tile_of(s, geometry, shapes) for s in fitting]
 
 

@@ -25,6 +25,7 @@ COPIED = ("kernels", "tests/__init__.py", "tests/kernels", "tests/faults", "pypr
 """What the tests of the kernels need."""
 DETECTOR = "tests/faults/test_detector.py"
 NORM_DETECTOR = "tests/faults/test_norm_detector.py"
+BOX_DETECTOR = "tests/faults/test_box_detector.py"
 LONG = ("test_compile_check.py", "test_op_db.py", "test_random_geometry.py", "test_error_rule.py")
 """Modules of tests/kernels left out: minutes each, or (the last) about no kernel."""
 DETECTOR_LIMIT_S, WHOLE_LIMIT_S = 300, 1800
@@ -134,7 +135,9 @@ def plant(mutation: Mutation, tree: Path, tests: Sequence[str], limit_s: float) 
 
 def detector_of(mutation: Mutation) -> str:
     """The fast tests that look at what the mutation changes."""
-    return NORM_DETECTOR if mutation.name.startswith("norm_") else DETECTOR
+    if mutation.name.startswith("norm_"):
+        return NORM_DETECTOR
+    return BOX_DETECTOR if mutation.name.startswith(("hopper_", "few_channels_", "box_")) else DETECTOR
 
 
 def plant_all(

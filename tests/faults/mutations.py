@@ -4,6 +4,7 @@ Not listed, because no test on a CPU could tell: offsets that `keep_in_range` pu
 lines whose fault another line makes good (`tl.minimum` under a mask, the running maximum's first value).
 """
 
+from tests.faults.mutations_of_box_kernels import BOX, FEW_CHANNELS, HOPPER
 from tests.faults.mutations_of_kernels import DEPTHWISE, DGRAD, FORWARD, REDUCE, WGRAD
 from tests.faults.mutations_of_norms import NORM
 from tests.faults.mutations_of_passes import EPILOGUE
@@ -11,10 +12,14 @@ from tests.faults.mutations_of_shared_functions import DEVICE, WINDOW
 from tests.faults.mutations_of_windowed_gradients import WINDOWED_DGRAD, WINDOWED_FUNCTIONS, WINDOWED_WGRAD
 
 WINDOWED = (*WINDOWED_DGRAD, *WINDOWED_WGRAD, *WINDOWED_FUNCTIONS)
-MUTATIONS = (*FORWARD, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *EPILOGUE, *WINDOWED, *NORM, *WINDOW, *DEVICE)
+BOXES = (*HOPPER, *FEW_CHANNELS, *BOX)
+MUTATIONS = (*FORWARD, *BOXES, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *EPILOGUE, *WINDOWED, *NORM, *WINDOW, *DEVICE)
 
 SAMPLE = (
     "forward_tail_of_taps_unmasked",
+    "hopper_tap_rows_by_filter_height",
+    "few_channels_odd_before_even",
+    "box_columns_swapped",
     "dgrad_phase_strides_swapped",
     "wgrad_image_bounds_swapped",
     "wgrad_reduce_bias_column_as_weight",

@@ -33,7 +33,7 @@ LAYERS = (
     layer("strided", (3, 16, 8, 12), (9, 16, 3, 4), stride=2, padding=(1, 2)),
     layer("average_bits", (1, 16, 6, 10), (11, 16, 2, 2), pool=AvgPool(2)),
     layer("ceil", (1, 16, 5, 8), (9, 16, 1, 1), pool=MaxPool(2, ceil_mode=True)),
-    layer("no_pool", (3, 16, 5, 9), (9, 16, 2, 2), pool=None),
+    layer("no_pool", (5, 16, 3, 9), (9, 16, 2, 2), pool=None),
     layer("rgb", (3, 3, 7, 11), (19, 3, 3, 2), padding=(1, 2)),
     layer("rgb_planes", (1, 3, 9, 6), (5, 3, 2, 3), channels_last=False),
     layer("few_strided", (1, 2, 15, 14), (5, 2, 2, 3), stride=(2, 1), dilation=(1, 3), padding=(2, 4)),
