@@ -196,7 +196,7 @@ def _prepare_epilogue(
     keywords = {
         "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(conv, y, saved),
         "HAS_BIAS": has_bias, "SAVE": saved is not None, "ROWS": rows,
-        "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "UNROLL": _unrolled(geometry.window),
+        "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "UNROLL": _unrolled(geometry),
         "num_warps": tile.warps,
     }  # fmt: skip
     return Prepared((tiles, groups), scalars, keywords)
@@ -258,8 +258,11 @@ def _rows(geometry: Geometry) -> tuple[int, int]:
     return geometry.groups * geometry.filters, 1
 
 
-def _unrolled(window: int) -> int:
-    """Window elements loaded together: a small window's all, else three or four (nine spill in 16 bits on sm_90)."""
-    if window <= 4:
+def _unrolled(geometry: Geometry) -> int:
+    """Window elements loaded together: a small window's all, else three or four, fewer where coordinates have three
+    dimensions (nine spill in 16 bits on sm_90, four of a 3-D window in TF32 on sm_80)."""
+    window = geometry.window
+    most = 4 if geometry.rank < 3 else 2
+    if window <= most:
         return window
-    return 3 if window % 3 == 0 else 4
+    return 3 if window % 3 == 0 else most
