@@ -9,6 +9,7 @@ from torch import Tensor
 from kernels import AvgPool, MaxPool, conv_norm_act
 from kernels.pooling import Pool
 from kernels.reference import pool_reference
+from tests.kernels.exact import DEVICE
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,20 @@ def leaves(tensors: dict[str, Tensor | None], wanted: tuple[str, ...] | None = N
 
 
 def call(layer: NormLayer, tensors: dict[str, Tensor | None], backend: str, **others: Any) -> Tensor:
-    """`conv_norm_act` on the layer's tensors."""
-    norm = [tensors[name] for name in NORM_TENSORS]
-    keywords = {"conv_bias": tensors["conv_bias"], "residual": tensors["residual"], "training": layer.training}
-    x, weight = tensors["x"], tensors["weight"]
+    """`conv_norm_act` on the layer's tensors: the kernels where they run, PyTorch on the CPU."""
+    device = DEVICE if backend == "triton" else "cpu"
+    placed = {name: None if t is None else t.to(device) for name, t in tensors.items()}
+    norm = [placed[name] for name in NORM_TENSORS]
+    keywords = {"conv_bias": placed["conv_bias"], "residual": placed["residual"], "training": layer.training}
+    x, weight = placed["x"], placed["weight"]
     assert x is not None
     assert weight is not None
-    return conv_norm_act(x, weight, *norm, **{**keywords, **layer.options, **others}, backend=backend)
+    y = conv_norm_act(x, weight, *norm, **{**keywords, **layer.options, **others}, backend=backend)
+    for name in ("running_mean", "running_var"):
+        given, updated = tensors[name], placed[name]
+        if given is not None and updated is not None and updated is not given:
+            given.copy_(updated)
+    return y
 
 
 def results(
@@ -153,8 +161,8 @@ def results(
     """y, every gradient as d<name>, and the running statistics after the call."""
     copies = leaves(tensors)
     y = call(layer, copies, backend, **others)
-    y.backward(grad.to(y.dtype))
-    found = {"y": y.detach()}
+    y.backward(grad.to(y))
+    found = {"y": y.detach().cpu()}
     for name, copy in copies.items():
         if copy is not None and name.startswith("running"):
             found[name] = copy

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import INTERPRETED, AvgPool, MaxPool
-from tests.kernels.exact import assert_equal, integers
+from kernels import AvgPool, MaxPool
+from tests.kernels.exact import DEVICE, assert_equal, integers
 from tests.kernels.guarded_memory import PATTERNS, guarded_memory
 from tests.kernels.norm_error_rule import check
 from tests.kernels.norm_layers import LAYERS, NAMED, NormLayer, call, leaves, norm_tensors, normalised_size, results
 
-pytestmark = pytest.mark.skipif(not INTERPRETED, reason="the oracle and its low-precision twin are the CPU's")
+pytestmark = pytest.mark.usefixtures("ieee_float32")
 
 MIXED = ("resnet_block", "resnet_stem", "speednet", "mbconv_depthwise", "grouped_silu_average", "frozen_pool_first")
 
@@ -130,7 +130,8 @@ def test_no_pytorch_convolution_pool_or_norm_is_called(name: str, training: bool
 
 def saved_bytes(layer: NormLayer, dtype: torch.dtype) -> int:
     """Bytes kept for backward beside the arguments and z."""
-    tensors = leaves(norm_tensors(layer, dtype, torch.float32, seed=0))
+    drawn = norm_tensors(layer, dtype, torch.float32, seed=0)
+    tensors = leaves({name: None if t is None else t.to(DEVICE) for name, t in drawn.items()})
     kept: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:

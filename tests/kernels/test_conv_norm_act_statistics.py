@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import INTERPRETED, MaxPool, conv_norm_act
+from kernels import MaxPool, conv_norm_act
 from kernels.conv_norm_act_statistics import conv_norm_act_coefficients
 from tests.kernels.exact import DEVICE
 from tests.kernels.norm_error_rule import check
@@ -45,7 +45,7 @@ def test_parts_merge_to_the_statistics_of_all(count: int, chunk: int, offset: fl
     torch.testing.assert_close(found[1].pow(-2) - 1e-5, variance, rtol=3e-6, atol=reach * variance.max().sqrt() / 8)
 
 
-@pytest.mark.skipif(not INTERPRETED, reason="the oracle and its low-precision twin are the CPU's")
+@pytest.mark.usefixtures("ieee_float32")
 @pytest.mark.parametrize("offset", [300.0, -1e4])
 @pytest.mark.parametrize("name", ["vgg_bn", "depthwise_pooled"])
 def test_error_rule_with_a_mean_far_beyond_the_deviation(name: str, offset: float) -> None:

@@ -1,6 +1,6 @@
 """Layers with a norm that nobody thought of: random geometry, layouts, order of the stages, against PyTorch in float64.
 
-30 layers by default, the same ones every time: TIDEPOOL_NORM_GEOMETRIES=2000 for a long run.
+24 layers by default, the same ones every time: TIDEPOOL_NORM_GEOMETRIES=2000 for a long run.
 """
 
 import os
@@ -17,7 +17,7 @@ from kernels.arguments import ArgumentError
 from tests.kernels.norm_layers import NormLayer, call, leaves, norm_tensors, normalised_size
 from tests.kernels.test_random_geometry import Draw, examples, laid_out, layers
 
-EXAMPLES = int(os.environ.get("TIDEPOOL_NORM_GEOMETRIES", "30"))
+EXAMPLES = int(os.environ.get("TIDEPOOL_NORM_GEOMETRIES", "24"))
 
 
 def outcome(layer: NormLayer, tensors: dict[str, Tensor | None], grad: Tensor, backend: str) -> dict[str, Any]:
