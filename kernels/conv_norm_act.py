@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,12 @@ def conv_norm_act(
     check_norm_numbers(training, momentum, eps)
     norm = (norm_weight, norm_bias, running_mean, running_var)
     settings = (stride, padding, dilation, groups, activation, pool, pool_first)
-    layer = _checked(x, weight, norm, conv_bias, residual, training, settings)
+    key = None if torch.compiler.is_compiling() else _key((x, weight, *norm, conv_bias, residual), training, settings)
+    layer = _CHECKED.get(key)
+    if layer is None:
+        layer = _checked(x, weight, norm, conv_bias, residual, training, settings)
+        if key is not None:
+            _remember(key, layer)
     if backend == "triton":
         if training:
             return ops.conv_norm_act_training(x, weight, *norm, conv_bias, residual, float(momentum), float(eps), layer)
@@ -87,6 +93,37 @@ def _checked(
     check_norm_tensors(x, weight, *norm, conv_bias, residual, settings[3], training)
     check_norm_sizes(x.shape, weight.shape, None if residual is None else residual.shape, training, layer)
     return layer
+
+
+_CHECKED: dict[Any, str] = {}
+"""Texts of calls that were checked before, by everything that the checks depend on."""
+_MOST_CHECKED = 4096
+
+
+def _key(tensors: tuple[Tensor | None, ...], training: bool, settings: tuple[Any, ...]) -> Any:
+    """What `_checked` depends on, as a key; None where it cannot be one (lists as settings, something not a tensor)."""
+    try:
+        described = tuple([None if t is None else (t.shape, t.dtype, t.device, t.layout) for t in tensors])
+        device = tensors[0].device.type  # type: ignore[union-attr]
+        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        # Types too: a stride of True or 1.0 equals 1 and is refused all the same.
+        kinds = tuple([type(s) for s in settings])
+        if tuple in kinds:
+            kinds += tuple([type(v) for s in settings if type(s) is tuple for v in s])
+        pool = settings[5]
+        if pool is not None:
+            kinds += pool.kinds
+        key = (described, training, settings, kinds, autocast)
+        hash(key)
+    except (AttributeError, TypeError, RuntimeError):
+        return None
+    return key
+
+
+def _remember(key: Any, layer: str) -> None:
+    if len(_CHECKED) >= _MOST_CHECKED:
+        _CHECKED.clear()
+    _CHECKED[key] = layer
 
 
 @functools.cache
