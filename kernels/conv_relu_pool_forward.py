@@ -37,7 +37,7 @@ from kernels.few_channels_tiles import (
     fits_few_channels,
 )
 from kernels.geometry import MAX_BYTE_WINDOW, MAX_INT16_WINDOW, Geometry, Shapes
-from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_tile
+from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_tile, wastes_boxes
 from kernels.launch import (
     Layout,
     Prepared,
@@ -285,7 +285,8 @@ def bind_forward(
             conv_relu_pool_depthwise_forward, geometry=geometry, shapes=shapes, tile=depthwise, norm=None
         )
     if isinstance(tile, HopperTile) or (tile is None and current_target() == HOPPER_TARGET):
-        if fits_hopper(geometry, shapes, operand_kind(x.dtype)) and readable_by_tma(x, geometry):
+        fits = fits_hopper(geometry, shapes, operand_kind(x.dtype)) and readable_by_tma(x, geometry)
+        if fits and (isinstance(tile, HopperTile) or not wastes_boxes(geometry, shapes)):
             chosen = tile if isinstance(tile, HopperTile) else hopper_tile(geometry, shapes)
             return bind_hopper(x, weight, bias, y, code, winner, geometry, shapes, chosen)
         tile = None

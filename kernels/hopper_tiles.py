@@ -154,6 +154,15 @@ def programs_per_multiprocessor(tile: HopperTile) -> int:
 
 
 @functools.lru_cache(maxsize=4096)
+def wastes_boxes(geometry: Geometry, shapes: Shapes) -> bool:
+    """Whether over half of the pixels in the rule's boxes lie outside the pictures, as with 4 x 4 pixels: the portable
+    kernel's tiles run on from one picture to the next."""
+    tile = hopper_tile(geometry, shapes)
+    boxes = _boxes_needed((tile.block_n, tile.block_h, tile.block_w), shapes)
+    return 2 * shapes.conv_pixels < boxes * tile.pixels
+
+
+@functools.lru_cache(maxsize=4096)
 def hopper_tile(geometry: Geometry, shapes: Shapes) -> HopperTile:
     """The tile a layer runs with: the least `tile_cost`, a tenth more where nothing hides a program's epilogue."""
 

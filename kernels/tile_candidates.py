@@ -16,7 +16,7 @@ from kernels.few_channels_tiles import (
     fits_few_channels,
 )
 from kernels.geometry import Geometry, Shapes
-from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_candidates, hopper_tile
+from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, hopper_candidates, hopper_tile, wastes_boxes
 from kernels.tiles import DepthwiseTile, DgradTile, ForwardTile, Shipped, WgradTile
 from kernels.windowed_tiles import WindowedDgradTile, WindowedWgradTile, windowed_dgrad_tiles, windowed_wgrad_tiles
 
@@ -64,7 +64,7 @@ def forward_candidates(geometry: Geometry, shapes: Shapes, target: str, operands
     if target in FEW_CHANNELS_TARGETS and fits_few_channels(geometry, operands):
         few = [*few_channels_candidates(geometry)]
     if hopper:
-        return _distinct([*hopper, first])
+        return _distinct([first, *hopper] if wastes_boxes(geometry, shapes) else [*hopper, first])
     columns = shapes.num_outputs * tiles.joint_elements(geometry)
     shipped = tiles.shipped_forward(geometry)
     fitting = _fitting(shipped, target, operands, tiles.heavy_forward(geometry), geometry.filters, columns)

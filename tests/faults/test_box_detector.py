@@ -47,6 +47,7 @@ def small_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     hopper, few = HopperTile(16, 2, 4, 8, 16, persistent=True), FewChannelsTile(16, 4, 8)
     monkeypatch.setattr(kernels.conv_relu_pool_forward, "current_target", lambda: HOPPER_TARGET)
     monkeypatch.setattr(kernels.conv_relu_pool_forward, "hopper_tile", lambda *_: hopper)
+    monkeypatch.setattr(kernels.conv_relu_pool_forward, "wastes_boxes", lambda *_: False)
     monkeypatch.setattr(kernels.conv_relu_pool_forward, "few_channels_candidates", lambda *_: [few])
     forget_calls()  # launches made ready with other tiles
 

@@ -11,7 +11,8 @@ import kernels.launch
 import kernels.layer_call
 from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool
 from kernels.conv_relu_pool_hopper import readable_by_tma
-from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper
+from kernels.hopper_tiles import HOPPER_TARGET, HopperTile, fits_hopper, wastes_boxes
+from kernels.tile_candidates import forward_candidates
 from tests.kernels import error_rule
 from tests.kernels.exact import DEVICE, assert_as_pytorch, assert_equal, integer_inputs
 from tests.kernels.shapes import Case, built
@@ -69,6 +70,7 @@ def force(monkeypatch: pytest.MonkeyPatch) -> Iterator[Force]:
     def use(tile: HopperTile) -> None:
         monkeypatch.setattr(kernels.conv_relu_pool_forward, "current_target", lambda: HOPPER_TARGET)
         monkeypatch.setattr(kernels.conv_relu_pool_forward, "hopper_tile", lambda *_: tile)
+        monkeypatch.setattr(kernels.conv_relu_pool_forward, "wastes_boxes", lambda *_: False)
         kernels.layer_call.forget_calls()  # launches made ready for another tile
         forced.append(tile)
 
@@ -157,6 +159,14 @@ def test_only_layers_it_can_compute_fit(options: dict[str, Any], fits: bool) -> 
     assert not fits_hopper(geometry, shapes, "tf32")
 
 
+@pytest.mark.parametrize(("side", "wastes"), [(4, True), (6, False), (14, False)])
+def test_pictures_that_boxes_mostly_miss_are_left_to_the_portable_kernel(side: int, wastes: bool) -> None:
+    geometry, shapes = built(Case("any", (64, 64, side, side), (64, 64, 3, 3), {"padding": 1}))
+    assert wastes_boxes(geometry, shapes) is wastes
+    first = forward_candidates(geometry, shapes, HOPPER_TARGET, "half")[0]
+    assert isinstance(first, HopperTile) is not wastes
+
+
 @pytest.mark.parametrize(
     ("x", "weight", "options"),
     [
@@ -209,5 +219,6 @@ def test_views_a_descriptor_cannot_describe_are_left_to_the_portable_kernel(
     weight = torch.randint(-1, 2, (8, 16, 3, 3), generator=generator).half()
     monkeypatch.setattr(kernels.conv_relu_pool_forward, "current_target", lambda: HOPPER_TARGET)
     monkeypatch.setattr(kernels.conv_relu_pool_forward, "hopper_tile", lambda *_: SQUARE)
+    monkeypatch.setattr(kernels.conv_relu_pool_forward, "wastes_boxes", lambda *_: False)
     found = conv_relu_pool(x.to(DEVICE), weight.to(DEVICE), stride=stride, backend="triton")
     assert torch.equal(found.cpu(), conv_relu_pool(x, weight, stride=stride, backend="cudnn"))
