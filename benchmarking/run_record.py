@@ -38,11 +38,13 @@ class FolderLock:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = (self.folder / ".lock").open("a")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{self.folder}: another bench.py is writing there") from None
         except OSError as error:
             raise UsageError(f"{self.folder}: cannot be written ({error.strerror or error})") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UsageError(f"{self.folder}: another bench.py is writing there") from None
         return self
 
     def __exit__(

@@ -41,14 +41,16 @@ def test_a_report_of_measurements_alone(measured: Path, tmp_path: Path, capsys: 
     )
 
 
-def test_runs_and_measurements_share_a_report(measured: Path, tmp_path: Path) -> None:
-    write_run(tmp_path / "runs" / "one")
+def test_runs_and_measurements_share_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs" / "one", steps=2)
+    write_host_cost(tmp_path / "results" / "host_cost")
     html = write_report(["runs", "results"], "both").read_text()
     assert '<section id="accuracy">' in html
-    assert '<section id="kernel-speed">' in html
+    assert '<section id="host-cost">' in html
     text = comparison_text(["runs", "results"])
     assert "Test accuracy" in text
-    assert "auto is 1.75" in text
+    assert "0.91 [" in text
 
 
 def test_nothing_at_all_is_refused_in_one_line(tmp_path: Path) -> None:
