@@ -10,7 +10,7 @@ from torch import Tensor
 from kernels.arguments import check_backend
 from kernels.norm_arguments import check_norm_numbers, check_norm_sizes, check_norm_tensors, parse_norm_layer
 from kernels.norm_reference import conv_norm_act_reference
-from kernels.norm_registration import ops
+from kernels.norm_registration import call
 from kernels.pooling import Pool, Size
 
 
@@ -66,9 +66,8 @@ def conv_norm_act(
         if key is not None:
             _remember(key, layer)
     if backend == "triton":
-        if training:
-            return ops.conv_norm_act_training(x, weight, *norm, conv_bias, residual, float(momentum), float(eps), layer)
-        return ops.conv_norm_act(x, weight, *norm, conv_bias, residual, float(eps), layer)
+        tensors = (x, weight, *norm, conv_bias, residual)
+        return call(tensors, float(momentum) if training else None, float(eps), layer)
     reference = _compiled_reference() if backend == "compile" else conv_norm_act_reference
     return reference(
         x, weight, *norm, conv_bias=conv_bias, residual=residual, stride=stride, padding=padding, dilation=dilation,
