@@ -178,14 +178,16 @@ def test_equal_to_the_bit_in_small_tiles(case: Case, small_tiles: bool) -> None:
 
 
 WINDOWED = (
-    Case("windows", (2, 9, 7, 6), (16, 9, 3, 2), {"padding": (1, 2)}),
+    Case("windows", (2, 9, 7, 6), (16, 9, 3, 2), {"padding": (1, 2)}, channels_last=True),
     Case(
         "windows_of_groups",
         (1, 6, 11, 10),
         (32, 3, 3, 2),
         {"groups": 2, "stride": 2, "dilation": (1, 2), "padding": (2, 1), "pool": MaxPool((1, 3), (1, 2))},
     ),
-    Case("windows_overlap", (1, 5, 7, 8), (16, 5, 2, 3), {"pool": MaxPool((2, 3), 1, 1, (2, 1)), "activation": None}),
+    Case(
+        "windows_overlap", (1, 5, 7, 8), (16, 5, 2, 3), {"pool": MaxPool((2, 3), 1, (0, 1), (2, 1)), "activation": None}
+    ),
     Case(
         "windows_of_video",
         (1, 3, 6, 4, 5),
