@@ -156,9 +156,7 @@ def _compared(records: BenchRecords) -> list[str]:
     selected = select(records)
     rows = selected.rows
     if rows.empty:
-        lines = [
-            f"{len(records.cases)} cases are listed; none has been timed." if len(records.cases) else "No timings."
-        ]
+        lines = [f"{len(records.cases)} cases are listed; none has been timed."] if len(records.cases) else []
     else:
         processes = rows["process"].nunique()
         cards = ", ".join(sorted({text or "no GPU" for text in rows["gpu"]}))
@@ -169,6 +167,12 @@ def _compared(records: BenchRecords) -> list[str]:
             f"PyTorch {versions['torch']}, Triton {versions['triton']}, CUDA {versions['cuda']}, driver "
             f"{versions['driver']}, {versions['conv_library']}; commit {commits}."
         )
+    if len(records.predictions):
+        found = records.predictions
+        cards = ", ".join(dict.fromkeys(found["device"]))
+        lines.append(f"Bounds of {found['case'].nunique()} cases on {cards}, worked out and not measured.")
+    if len(records.host_cost):
+        lines.append(f"Host time of a step on {', '.join(sorted(set(records.host_cost['cpu'])))}.")
     if selected.older:
         lines.append(f"{selected.older} rows of earlier code or versions are left out.")
     if selected.interpreted:
@@ -177,7 +181,7 @@ def _compared(records: BenchRecords) -> list[str]:
 
 
 def _missing(records: BenchRecords, tables: dict[str, pd.DataFrame]) -> list[str]:
-    lines = []
+    lines = [] if len(records.timings) else ["No time of a layer or network is in these records."]
     wrong = records.correctness[~records.correctness["status"].isin(["right", "unsupported"])]
     for _, row in wrong.drop_duplicates(["case", "backend", "dtype"], keep="last").iterrows():
         lines.append(f"{row['case']}, {row['dtype']}: {row['backend']} is {row['status']} ({row['reason']}).")

@@ -183,7 +183,10 @@ def prediction_view(table: pd.DataFrame) -> pd.DataFrame:
         }
         for _, row in table.iterrows()
     ]
-    return pd.DataFrame(rows, dtype="object")
+    view = pd.DataFrame(rows, dtype="object")
+    # One table a pass, card and dtype, in the order of their first rows.
+    order = {name: place for place, name in enumerate(dict.fromkeys(view["Compared"]))}
+    return view.iloc[view["Compared"].map(order).argsort(kind="stable")].reset_index(drop=True)
 
 
 def mean_cell(row: Any) -> str:

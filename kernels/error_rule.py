@@ -160,7 +160,7 @@ def draw(case: RuleCase, dtype: torch.dtype, seed: int, device: torch.device | s
 def results(function: Callable[[Tensor, Tensor, Tensor | None], Tensor], inputs: Inputs) -> dict[str, Tensor]:
     """y and every gradient of `function` at `inputs`, by name."""
     leaves = {"dx": inputs.x, "dweight": inputs.weight} | ({"dbias": inputs.bias} if inputs.bias is not None else {})
-    leaves = {name: t.detach().clone().requires_grad_() for name, t in leaves.items()}  # type: ignore[union-attr]
+    leaves = {name: t.detach().clone().requires_grad_() for name, t in leaves.items()}
     y = function(leaves["dx"], leaves["dweight"], leaves.get("dbias"))
     gradients = torch.autograd.grad(y, list(leaves.values()), inputs.grad.to(y.dtype))
     return {"y": y.detach(), **dict(zip(leaves, gradients, strict=True))}
