@@ -6,7 +6,7 @@ Runs in a process with interpreting off and no GPU needed. See `compile_check` f
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -110,7 +110,9 @@ def compile_cases(target: str, names: tuple[str, ...] = ()) -> Iterator[Row]:
 
 def _compile_norm_cases(target: str, names: tuple[str, ...], seen: set[str]) -> Iterator[Row]:
     """The layers with a norm, of those named or all."""
-    work = [(case.name, dtype, partial(launch_norm_case, case)) for case in NORM_CASES for dtype in case.dtypes]
+    work: list[tuple[str, str, Callable[[torch.dtype], None]]] = [
+        (case.name, dtype, partial(launch_norm_case, case)) for case in NORM_CASES for dtype in case.dtypes
+    ]
     for name, dtype, launch_case in [*work, (SQUEEZE_EXCITE, "bf16", launch_squeeze_excite)]:
         if names and name not in names:
             continue

@@ -8,14 +8,17 @@ import pytest
 
 from kernels.compile_check import main
 
-# Between them: all four kernels, tensor-core and plain products, flat and blocked reductions, overlapping windows.
+# Between them: tensor-core and plain products, flat and blocked reductions, overlapping windows, boxes of pixels.
 CASES = ("3x3_pool2", "lenet2", "overlap_3_2")
 KERNELS = {
     "conv_relu_pool_forward_kernel",
     "conv_relu_pool_dgrad_kernel",
     "conv_relu_pool_wgrad_kernel",
     "conv_relu_pool_wgrad_reduce_kernel",
+    "conv_relu_pool_epilogue_kernel",
+    "conv_relu_pool_unpool_kernel",
 }
+HOPPER = "conv_relu_pool_hopper_kernel"
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,24 +31,42 @@ def test_every_kernel_compiles_for_sm_90_and_sm_80_without_a_spill_and_with_tens
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("cuda:")]
     for target in ("cuda:90", "cuda:80"):
-        assert {row[3] for row in rows if row[0] == target} == KERNELS
-    for _, _, dtype, kernel, _, _, _, spills, _, tensor_cores, *_ in rows:
+        compiled = {row[3] for row in rows if row[0] == target}
+        assert compiled >= KERNELS
+        assert (HOPPER in compiled) is (target == "cuda:90")
+    for _, _, dtype, kernel, _, _, _, spills, _, tensor_cores, shuffles, *_ in rows:
         assert int(spills) == 0
+        if kernel == HOPPER:
+            assert int(tensor_cores) > 0
+            assert int(shuffles) == 0
         if dtype != "fp32" and kernel in ("conv_relu_pool_forward_kernel", "conv_relu_pool_dgrad_kernel"):
             assert int(tensor_cores) > 0
 
 
 _SPILL = """
 from kernels import tiles, cross_compile
-tiles.FORWARD = (tiles.Shipped(128, 256, 64, ("half", "tf32", "ieee")),)
-rows = list(cross_compile.compile_cases("cuda:90", ("3x3_c16_k16",)))
-print([row.problem for row in rows if "forward" in row.kernel and row.dtype == "bf16"])
+tiles.FORWARD, tiles.FORWARD_IN_STEPS = (tiles.Shipped(128, 256, 64, ("half", "tf32", "ieee")),), ()
+rows = list(cross_compile.compile_cases("cuda:90", ("3x3_ceil",)))
+print([row.problem for row in rows if "forward" in row.kernel])
 """
 
 
 def test_a_tile_too_large_for_the_registers_is_reported_as_spilling() -> None:
     done = run_python("-c", _SPILL)
     assert "spills" in done.stdout, done.stdout + done.stderr
+
+
+_NARROW = """
+from kernels import cross_compile, hopper_tiles
+hopper_tiles.HOPPER = (hopper_tiles.ShippedHopper(32, ((1, 8, 16),), False, 4, 3),)
+rows = list(cross_compile.compile_cases("cuda:90", ("3x3_c24_k32",)))
+print([row.problem for row in rows if "hopper" in row.kernel])
+"""
+
+
+def test_windows_that_meet_through_shared_memory_are_reported() -> None:
+    done = run_python("-c", _NARROW)
+    assert "shared memory in the pool" in done.stdout, done.stdout + done.stderr
 
 
 _SHARED = """
