@@ -1,5 +1,6 @@
 """The windowed gradients, forced upon layers of every kind they fit and at every tile that ships, against PyTorch."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from kernels.conv_relu_pool_windowed_dgrad import prepare_windowed_dgrad
 from kernels.conv_relu_pool_windowed_wgrad import prepare_windowed_wgrad
 from kernels.geometry import Geometry, Shapes
 from kernels.layer_call import forget_calls
-from kernels.tile_candidates import dgrad_candidates, wgrad_candidates
+from kernels.tile_candidates import dgrad_candidates, tile_from_json, tile_to_json, wgrad_candidates
 from kernels.tiles import TARGETS, DgradTile, WgradTile, dgrad_tile, wgrad_tile
 from kernels.windowed_tiles import WindowedDgradTile, WindowedWgradTile, windowed_dgrad_tiles, windowed_wgrad_tiles
 from tests.kernels import error_rule
@@ -175,6 +176,13 @@ def test_candidates_fit_shared_memory_and_end_with_the_general_tiles(target: str
     if pool == MaxPool(2):
         assert isinstance(dgrad[0], WindowedDgradTile)
         assert isinstance(wgrad[0], WindowedWgradTile if target in ("cuda:90", "cuda:100") else WgradTile)
+
+
+def test_tiles_survive_json_and_nonsense_is_refused() -> None:
+    for tile in (*DGRAD, *WGRAD):
+        assert tile_from_json(json.loads(json.dumps(tile_to_json(tile)))) == tile
+    with pytest.raises(ValueError, match="taps is 0, expected 1 to 8"):
+        tile_from_json({**tile_to_json(WGRAD[0]), "taps": 0})
 
 
 def test_float32_is_left_to_the_general_kernels() -> None:
