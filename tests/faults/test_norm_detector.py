@@ -78,6 +78,25 @@ def outcome(layer: NormLayer, tensors: dict[str, Tensor | None], backend: str, *
     return found
 
 
+@pytest.mark.parametrize("size", [(2, 5, 5, 9), (3, 2, 11), (1, 3, 2, 3, 4)], ids=str)
+def test_gates_and_global_pools_are_close_in_float64(size: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(size, generator=generator, dtype=torch.float64)
+    gate = torch.randn(*size[:2], *[1] * (len(size) - 2), generator=generator, dtype=torch.float64)
+    results = []
+    for backend, place in (("cudnn", Tensor.clone), ("triton", followed_by_nan)):
+        given = [place(t).detach().requires_grad_() for t in (x, gate)]
+        with guarded_memory(PATTERNS[0]) as allocations:
+            y = squeeze_excite(*given, backend=backend)
+            mean = global_average_pool(y, backend=backend)
+            (mean.square().sum() + (y * x).sum()).backward()
+        for allocation in allocations:
+            allocation.check_guards()
+        results.append((y.detach(), mean.detach(), *(t.grad for t in given)))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
 FROZEN = ("residual", "depthwise", "first")
 
 
@@ -130,22 +149,3 @@ def test_undefined_values_stay_in_their_channel_and_relu_selects() -> None:
             results.append((y.detach(), *(copies[name].grad for name in ("x", "norm_bias"))))  # type: ignore[union-attr]
         for expected, found in zip(*results, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
-
-
-@pytest.mark.parametrize("size", [(2, 5, 3, 7), (3, 2, 11), (1, 3, 2, 3, 4)], ids=str)
-def test_gates_and_global_pools_are_close_in_float64(size: tuple[int, ...]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(size, generator=generator, dtype=torch.float64)
-    gate = torch.randn(*size[:2], *[1] * (len(size) - 2), generator=generator, dtype=torch.float64)
-    results = []
-    for backend, place in (("cudnn", Tensor.clone), ("triton", followed_by_nan)):
-        given = [place(t).detach().requires_grad_() for t in (x, gate)]
-        with guarded_memory(PATTERNS[0]) as allocations:
-            y = squeeze_excite(*given, backend=backend)
-            mean = global_average_pool(y, backend=backend)
-            (mean.square().sum() + (y * x).sum()).backward()
-        for allocation in allocations:
-            allocation.check_guards()
-        results.append((y.detach(), mean.detach(), *(t.grad for t in given)))
-    for expected, found in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
