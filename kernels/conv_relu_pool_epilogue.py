@@ -259,10 +259,10 @@ def _rows(geometry: Geometry) -> tuple[int, int]:
 
 
 def _unrolled(geometry: Geometry) -> int:
-    """Window elements loaded together: a small window's all, else three or four, fewer where coordinates have three
-    dimensions (nine spill in 16 bits on sm_90, four of a 3-D window in TF32 on sm_80)."""
-    window = geometry.window
-    most = 4 if geometry.rank < 3 else 2
-    if window <= most:
-        return window
-    return 3 if window % 3 == 0 else most
+    """Window elements loaded together: a small window's all, else three or four; one at a time where coordinates have
+    three dimensions (nine spill in 16 bits on sm_90, two and four of a 3-D window in TF32 on sm_100 and sm_80)."""
+    if geometry.rank == 3:
+        return 1
+    if geometry.window <= 4:
+        return geometry.window
+    return 3 if geometry.window % 3 == 0 else 4
