@@ -34,5 +34,5 @@ SAMPLE = (
     "window_last_of_equals_wins",
     "device_masked_load_of_ones",
 )
-"""One of each kernel of the convolutions and of both files of shared functions: what the default suite plants. Ones that
-show early; the norm's faults, which have a detector of their own, are left to the whole run."""
+"""One of each kernel of the convolutions and of both files of shared functions: what the default suite plants. Ones
+that show early; the norm's faults, which have a detector of their own, are left to the whole run."""

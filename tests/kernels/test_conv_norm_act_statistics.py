@@ -59,12 +59,9 @@ def step(backend: str, norm: torch.nn.Module, x: Tensor, weight: Tensor, momentu
     )  # type: ignore[arg-type]  # fmt: skip
 
 
-@pytest.mark.parametrize("momentum", [None, 0.0, 0.3, 1.0])
-@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(("rank", "momentum"), [(2, None), (2, 0.0), (2, 0.3), (2, 1.0), (1, 0.3), (3, 0.3)])
 def test_running_statistics_are_the_modules(rank: int, momentum: float | None) -> None:
     """Three batches; None is a cumulative average, whose momentum the caller works out as the module does."""
-    if rank != 2 and momentum != 0.3:
-        pytest.skip("every momentum in two dimensions, one momentum in one and three")
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(4, 3, *[2] * rank, generator=generator)
     ours, theirs = (NORMS[rank + 2](4, momentum=momentum).to(d) for d in (DEVICE, "cpu"))
