@@ -38,7 +38,8 @@ def kernel_mode(backend: str) -> str:
 
 
 def conv_library(backend: str, device: torch.device | str | None = None) -> str:
-    """What convolves under `backend` on `device` (None: the GPU if there is one): triton, cudnn 9.x or onednn."""
+    """What convolves under `backend` on `device` (None: the GPU if there is one): triton, cudnn 9.x, onednn; under
+    `auto` on a GPU, where a plan mixes them, triton + cudnn 9.x."""
     if backend == "triton":
         return "triton"
     on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
@@ -46,7 +47,8 @@ def conv_library(backend: str, device: torch.device | str | None = None) -> str:
         version = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
         if version is None:
             return "native"
-        return f"cudnn {version // 10000}.{version // 100 % 100}.{version % 100}"
+        cudnn = f"cudnn {version // 10000}.{version // 100 % 100}.{version % 100}"
+        return f"triton + {cudnn}" if backend == "auto" and not INTERPRETED else cudnn
     return "onednn" if torch.backends.mkldnn.is_available() else "native"
 
 
