@@ -11,6 +11,8 @@ MOST_ELEMENTS = 16
 """Window elements beyond which the codes' comparison would be the work."""
 _MULTIPROCESSORS = 132
 """Of an H100 or H200: fewer programs than this leave some idle."""
+_CHOICE_CHANNELS = 64
+"""An assumption, not a measurement: the tuner times all candidates. See "Compiled" in BACKWARD.md."""
 
 
 @dataclass(frozen=True)
@@ -138,19 +140,21 @@ def fits_wgrad(geometry: Geometry) -> bool:
 def windowed_dgrad_tiles(geometry: Geometry, num_pixels: int, target: str, operands: str) -> list[WindowedDgradTile]:
     """The shipped tiles that may run the layer's input gradient there, the rule's choice first; none: it does not fit.
 
-    num_pixels as for `tiles.dgrad_tile`. The rule: columns that waste least, then enough programs to give every
-    multiprocessor one, then the list's order; where none gives enough, the smallest tile.
+    num_pixels as for `tiles.dgrad_tile`. The rule: of the tiles that give every multiprocessor a program the one of
+    least cost, a block of channels costing its channels and as much again as 64 for the choice of the gradient; of
+    equals the first in the list. Where none gives enough, the smallest.
     """
     if operands != "half" or not fits_dgrad(geometry):
         return []
     step = geometry.filters & -geometry.filters  # the largest power of two that divides the filters
     pools = geometry.pool_stride_d * geometry.pool_stride_h * geometry.pool_stride_w
 
-    def cost(tile: WindowedDgradTile) -> tuple[int, int]:
+    def cost(tile: WindowedDgradTile) -> tuple[bool, int]:
         columns = -(-geometry.channels // tile.block_c)
         programs = -(-num_pixels // (pools * tile.block_p)) * columns * window_phases(geometry) * geometry.groups
-        starved = programs < _MULTIPROCESSORS
-        return columns * tile.block_c, tile.block_p * tile.block_c if starved else 0
+        if programs < _MULTIPROCESSORS:
+            return True, tile.block_p * tile.block_c
+        return False, columns * (tile.block_c + _CHOICE_CHANNELS)
 
     shipped = (*PLAIN_DGRAD, *ANY_DGRAD) if is_plain(geometry) else ANY_DGRAD
     tiles = (replace(t, block_k=min(t.block_k, step)) for t, targets in shipped if target in targets)

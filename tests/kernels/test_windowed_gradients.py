@@ -125,6 +125,13 @@ def test_a_layer_with_few_pixels_gets_small_tiles() -> None:
     assert tile.block_p * tile.block_c <= 64 * 16
 
 
+@pytest.mark.parametrize(("channels", "block_c"), [(16, 16), (24, 32), (48, 64), (96, 128), (128, 128), (512, 256)])
+def test_channels_are_not_cut_finer_than_is_worth_while(channels: int, block_c: int) -> None:
+    geometry, shapes = layer((64, channels, 56, 56), (64, channels, 3, 3))
+    tile = windowed_dgrad_tiles(geometry, shapes.phase_pixels(geometry), "cuda:90", "half")[0]
+    assert (tile.block_p, tile.block_c) == (64 if block_c < 64 else 128, block_c)
+
+
 UNFIT = (
     {"pool": AvgPool(2)},
     {"activation": "silu"},
