@@ -107,7 +107,7 @@ def write_outputs(
     """Finish the fold and store it for filters k (rows) and pooled outputs (n, od, oh, ow) (columns), with its note."""
     Y_DTYPE: tl.constexpr = y_ptr.dtype.element_ty
     mask = mask_k[:, None] & mask_p[None, :]
-    # Masked stores, unlike pipelined loads, keep their mask: offsets are left as they are, contiguous along the filters.
+    # Masked stores, unlike pipelined loads, keep their mask: offsets stay as they are, contiguous along the filters.
     at = n * stride_en + offset_of(od, oh, ow, stride_ed, stride_eh, stride_ew, G)
     at = k[:, None] * stride_ek + at[None, :]
     if SAVE and G.saves_winner:

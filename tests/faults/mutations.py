@@ -5,7 +5,7 @@ lines whose fault another line makes good (`tl.minimum` under a mask, the runnin
 """
 
 from tests.faults.mutations_of_box_kernels import BOX, FEW_CHANNELS, HOPPER
-from tests.faults.mutations_of_kernels import DEPTHWISE, DGRAD, FORWARD, REDUCE, WGRAD
+from tests.faults.mutations_of_kernels import CALL, DEPTHWISE, DGRAD, FORWARD, REDUCE, WGRAD
 from tests.faults.mutations_of_norms import NORM
 from tests.faults.mutations_of_passes import EPILOGUE
 from tests.faults.mutations_of_shared_functions import DEVICE, WINDOW
@@ -13,7 +13,20 @@ from tests.faults.mutations_of_windowed_gradients import WINDOWED_DGRAD, WINDOWE
 
 WINDOWED = (*WINDOWED_DGRAD, *WINDOWED_WGRAD, *WINDOWED_FUNCTIONS)
 BOXES = (*HOPPER, *FEW_CHANNELS, *BOX)
-MUTATIONS = (*FORWARD, *BOXES, *DGRAD, *WGRAD, *REDUCE, *DEPTHWISE, *EPILOGUE, *WINDOWED, *NORM, *WINDOW, *DEVICE)
+MUTATIONS = (
+    *CALL,
+    *FORWARD,
+    *BOXES,
+    *DGRAD,
+    *WGRAD,
+    *REDUCE,
+    *DEPTHWISE,
+    *EPILOGUE,
+    *WINDOWED,
+    *NORM,
+    *WINDOW,
+    *DEVICE,
+)
 
 SAMPLE = (
     "forward_tail_of_taps_unmasked",

@@ -22,7 +22,12 @@ FORWARD = tuple(
             "triton.cdiv(shapes.num_outputs, tile.block_p)",
             "shapes.num_outputs // tile.block_p",
         ),
-        ("strided_bias_read_densely", "strides", "x if bias is None else bias.contiguous()", "x if bias is None else bias"),
+        (
+            "strided_bias_read_densely",
+            "strides",
+            "x if bias is None else bias.contiguous()",
+            "x if bias is None else bias",
+        ),
         (
             "huge_windows_coded_in_16_bits",
             "code",
@@ -112,13 +117,17 @@ FORWARD = tuple(
             "(exists & inside(base_d + tap_d, base_h + tap_h, base_w + tap_w, in_d, in_h, in_w, G))",
             "(exists & (base_w + tap_w >= 0))",
         ),
-        (
-            "uncovered_bits_unwritten",
-            "bits",
-            "if not _windows_cover(geometry, shapes):",
-            "if _windows_cover(geometry, shapes):",
-        ),
     )
+)
+
+CALL = (
+    Mutation(
+        "call_uncovered_bits_unwritten",
+        "layer_call.py",
+        "bits",
+        "geometry.saves_bits and not windows_cover(geometry, shapes)",
+        "geometry.saves_bits and windows_cover(geometry, shapes)",
+    ),
 )
 
 DGRAD = tuple(

@@ -34,7 +34,7 @@ class Allocation:
 
 @contextlib.contextmanager
 def guarded_memory(pattern: int) -> Iterator[list[Allocation]]:
-    """Within it, torch.empty, empty_like and empty_strided and Tensor.new_empty hand out guarded tensors of `pattern`."""
+    """Within it, torch.empty, empty_like, empty_strided and Tensor.new_empty hand out guarded tensors of `pattern`."""
     allocations: list[Allocation] = []
 
     def guarding(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
