@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarking.cases import SUITES, CaseError, LayerCase, chosen, suite
+from benchmarking.cases import SUITES, CaseError, LayerCase, ModelCase, chosen, suite
 from benchmarking.comparison import Comparison
 from benchmarking.model_workload import MODEL_PASSES
 from benchmarking.opponents import BACKEND_NAMES, backends
@@ -75,6 +75,10 @@ class Options:
         """The chosen cases that are layers."""
         return tuple(case for case in chosen(suite(self.suite), self.cases) if isinstance(case, LayerCase))
 
+    def networks(self) -> tuple[ModelCase, ...]:
+        """The chosen cases that are networks."""
+        return tuple(case for case in chosen(suite(self.suite), self.cases) if isinstance(case, ModelCase))
+
     def as_record(self) -> dict[str, Any]:
         """Plain JSON values."""
         record = dataclasses.asdict(self)
@@ -131,8 +135,6 @@ def _check(options: Options) -> None:
         raise UsageError("--predict and --visit: give one or the other")
     if options.visit and (options.suite != "blocks" or options.run_dir):
         raise UsageError("--visit goes through blocks and models by itself: leave out --suite and --run_dir")
-    if options.predict and options.suite == "models":
-        raise UsageError("--predict works out layers: expected --suite smoke or blocks")
     if options.suite == "models" and not set(options.passes) & set(MODEL_PASSES):
         raise UsageError(f"--passes: networks are timed in whole steps, expected {', '.join(MODEL_PASSES)}")
     if options.run_dir is not None and options.out != options.run_dir:

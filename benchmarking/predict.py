@@ -38,9 +38,9 @@ class Prediction:
     fused_bytes: int
     eager_bytes: int
     bytes_ratio: float
-    workspace_bytes: int
-    fused_saved_bytes: int
-    eager_saved_bytes: int
+    workspace_bytes: int | None
+    fused_saved_bytes: int | None
+    eager_saved_bytes: int | None
     fused_roofline_ms: float
     eager_roofline_ms: float
     bound_ratio: float
@@ -104,11 +104,11 @@ def table_text(found: Sequence[tuple[str, Prediction]], dtype: str) -> str:
             f"({first.device_source}): bounds, not measurements"
         )
         lines.append(
-            f"{'case':28}{'pass':18}{'GFLOP':>10}{'fused MB':>11}{'eager MB':>11}{'ratio':>8}"
+            f"{'case':30}{'pass':18}{'GFLOP':>10}{'fused MB':>11}{'eager MB':>11}{'ratio':>8}"
             f"{'fused ms':>10}{'eager ms':>10}{'bound':>8}"
         )
         lines += [
-            f"{p.case:28}{pass_:18}{p.flops / 1e9:10.2f}{p.fused_bytes / 1e6:11.1f}{p.eager_bytes / 1e6:11.1f}"
+            f"{p.case:30}{pass_:18}{p.flops / 1e9:10.2f}{p.fused_bytes / 1e6:11.1f}{p.eager_bytes / 1e6:11.1f}"
             f"{p.bytes_ratio:8.3f}{p.fused_roofline_ms:10.4f}{p.eager_roofline_ms:10.4f}{p.bound_ratio:7.2f}x"
             for pass_, p in mine
         ]

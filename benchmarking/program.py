@@ -14,6 +14,7 @@ from benchmarking.cases import suite
 from benchmarking.command_line import Options, UsageError
 from benchmarking.comparison import Comparison, remaining
 from benchmarking.predict import named_device, predictions, table_text, write_predictions
+from benchmarking.predict_model import predict_model
 from benchmarking.records import write_cases
 from benchmarking.session import Announce
 from benchmarking.supervisor import Spawn, run_replicate, spawn_worker
@@ -80,6 +81,7 @@ def _predict(options: Options, announce: Announce) -> list[str]:
     devices = [named_device(name) for name in options.predict_on]
     for dtype in options.dtypes:
         found = predictions(options.layers(), dtype, options.passes, devices)
+        found += [("train", predict_model(case, dtype, device)) for device in devices for case in options.networks()]
         announce(table_text(found, dtype))
         if options.out_given:
             added = write_predictions(options.out, options.suite, dtype, found)

@@ -52,7 +52,13 @@ class LayerCoverage:
 
 
 def cover(model: nn.Module, size: Sequence[int], dtype: torch.dtype = torch.float32) -> list[LayerCoverage]:
-    """Every layer of a network on the meta device at input (N, C, *spatial) of this size, in the order they run.
+    """What `layer_calls` finds, with who carries each call and its cost."""
+    return [_covered(call, name, dtype) for name, call in layer_calls(model, size, dtype)]
+
+
+def layer_calls(model: nn.Module, size: Sequence[int], dtype: torch.dtype) -> list[tuple[str, Call]]:
+    """Every layer of a network on the meta device at input (N, C, *spatial) of this size, in the order they run, by
+    name.
 
     Layers are what calls a fused op, and `nn.Linear`. What else a network does (activations between linear layers,
     dropout, sums) is left out.
@@ -81,7 +87,7 @@ def cover(model: nn.Module, size: Sequence[int], dtype: torch.dtype = torch.floa
         finally:
             for hook in hooks:
                 hook.remove()
-    return [_covered(call, names.get(call.conv, owner), dtype) for call, owner in zip(calls, owners, strict=True)]
+    return [(names.get(call.conv, owner), call) for call, owner in zip(calls, owners, strict=True)]
 
 
 def _covered(call: Call, name: str, dtype: torch.dtype) -> LayerCoverage:

@@ -5,6 +5,7 @@ N(0, 2 / fan_in) where a rectifier follows, so that the variance of activations 
 and from N(0, 1 / fan_in) where none does; biases start at zero.
 """
 
+import contextlib
 import math
 
 import torch
@@ -145,7 +146,7 @@ class AdaptiveAvgPool(nn.Module):
         height, width = x.shape[2:]
         if (height, width) == self.output:
             return x
-        with torch.autocast(x.device.type, enabled=False):
+        with _without_autocast(x.device.type):
             wide = x if x.dtype == torch.float64 else x.float()
             rows = averaging_matrix(height, self.output[0]).to(wide)
             columns = averaging_matrix(width, self.output[1]).to(wide)
@@ -153,6 +154,13 @@ class AdaptiveAvgPool(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.output}"
+
+
+def _without_autocast(device_type: str) -> contextlib.AbstractContextManager[object]:
+    """Autocast off, where the device has it (meta, on which networks are only measured, has none)."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()
 
 
 def averaging_matrix(size: int, output: int) -> torch.Tensor:

@@ -51,7 +51,6 @@ def test_what_sweep_py_passes_is_accepted(tmp_path: Path) -> None:
         (["--processes=0"], "argument --processes: '0'; expected a whole number from 1"),
         (["--cuda_graph=yes"], "argument --cuda_graph: 'yes'; expected True or False"),
         (["--predict", "--visit"], "--predict and --visit: give one or the other"),
-        (["--predict", "--suite=models"], "--predict works out layers: expected --suite smoke or blocks"),
         (["--predict", "--predict_on=H900"], "unknown device 'H900'; expected some of: H200,"),
         (["--suite=models", "--passes=forward"], "--passes: networks are timed in whole steps, expected train"),
         (["--visit", "--suite=models"], "--visit goes through blocks and models by itself"),
