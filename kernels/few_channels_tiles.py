@@ -24,7 +24,6 @@ class FewChannelsTile:
 # one thread only if a row of the box is a multiple of that (see `hopper_tiles`).
 FEW_CHANNELS = (
     FewChannelsTile(16, 4, 32),
-    FewChannelsTile(16, 8, 32),
     FewChannelsTile(32, 4, 32),
     FewChannelsTile(64, 4, 32),
 )

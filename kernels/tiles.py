@@ -96,7 +96,9 @@ LARGE_REGISTER_REUSE = ("cuda:90", "cuda:100", "hip:gfx942")
 # accumulator a warp owns 8 columns of every 8 * warps: with 16 rows, four warps and 64 columns the four elements of a
 # window, 16 columns apart, would meet through shared memory; with two warps they meet in a thread.
 FORWARD = (
-    Shipped(16, 64, 32, TENSOR, warps=2),
+    Shipped(16, 64, 32, HALF, warps=2),
+    Shipped(16, 64, 32, TF32, warps=2, targets=("cuda:80", "cuda:90", "cuda:100", "hip:gfx942")),
+    Shipped(16, 64, 32, TF32, targets=("cuda:86",)),  # with two warps 16 stores of spills at 16 channels
     Shipped(16, 128, 32, HALF),
     Shipped(16, 128, 32, TF32, targets=LARGE_REGISTER_REUSE),
     Shipped(64, 64, 32, TENSOR),
@@ -147,7 +149,8 @@ WGRAD = (
     Shipped(16, 16, 16, ("ieee",)),
     Shipped(32, 32, 16, ("ieee",)),
     Shipped(16, 32, 16, TENSOR, heavy=True),
-    Shipped(64, 32, 16, TENSOR, heavy=True),
+    Shipped(64, 32, 16, HALF, heavy=True),
+    Shipped(64, 32, 16, TF32, heavy=True, targets=("cuda:80", "cuda:86", "cuda:90", "hip:gfx942")),
     Shipped(64, 64, 32, HALF, heavy=True, targets=("cuda:90",)),
     Shipped(16, 16, 16, ("ieee",), heavy=True),
 )
