@@ -79,7 +79,7 @@ def build_layer(backend: Backend, case: LayerCase) -> Layer:
 
 def _cudnn_conv_relu(case: LayerCase) -> Layer:
     """cuDNN's own fusion of convolution, bias and ReLU, then PyTorch's pool. Raises UnsupportedError."""
-    if not torch.backends.cudnn.is_available():
+    if not (torch.backends.cudnn.is_available() and torch.cuda.is_available()):
         raise UnsupportedError("torch.cudnn_convolution_relu needs an NVIDIA GPU")
     if case.activation != "relu" or case.rank == 1:
         raise UnsupportedError("torch.cudnn_convolution_relu has ReLU and two or three dimensions only")

@@ -80,6 +80,7 @@ def test_timing_without_a_gpu_is_refused_in_one_line(
 
 def test_a_sweep_of_bench_runs_works_offline(tmp_path: Path) -> None:
     """One point of a sweep file with `program: bench.py`, through sweep.py's own process, report included."""
+    pytest.importorskip("optuna", reason="sweeps need optuna")
     (tmp_path / "bounds.yaml").write_text(
         "program: bench.py\nname: bounds\ndescription: Bounds of a layer.\nmethod: grid\n"
         "metric: {name: predicted/bytes_ratio/train, goal: minimize}\n"
