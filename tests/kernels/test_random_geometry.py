@@ -26,6 +26,7 @@ EXAMPLES = int(os.environ.get("TIDEPOOL_GEOMETRIES", "300"))
 WIDE = (torch.float32, *([torch.float64] if INTERPRETED else []))
 NARROW = (torch.float16, torch.bfloat16)
 LAYOUTS = ("contiguous", "channels_last", "transposed", "stepped", "expanded", "offset")
+BIAS_LAYOUTS = ("contiguous", "stepped", "expanded", "offset")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Draw:
     weight_layout: str
     grad_layout: str
     seed: int
+    bias_layout: str
 
 
 def _each(strategy: st.SearchStrategy[int], rank: int) -> st.SearchStrategy[int | tuple[int, ...]]:
@@ -119,6 +121,7 @@ def layers(draw: st.DrawFn, rank: int, dtypes: tuple[torch.dtype, ...] = WIDE + 
         draw(layouts),
         draw(layouts),
         draw(st.integers(0, 2**16)),
+        draw(st.sampled_from(BIAS_LAYOUTS)),
     )
 
 
@@ -153,7 +156,8 @@ def tensors(layer: Draw) -> tuple[Tensor, Tensor, Tensor | None]:
     generator = torch.Generator().manual_seed(layer.seed)
     x = laid_out(integers(layer.x, layer.dtype, generator), layer.x_layout)
     weight = laid_out(integers(layer.weight, layer.dtype, generator, most=1), layer.weight_layout)
-    return x, weight, integers(layer.weight[:1], layer.dtype, generator) if layer.bias else None
+    bias = laid_out(integers(layer.weight[:1], layer.dtype, generator), layer.bias_layout) if layer.bias else None
+    return x, weight, bias
 
 
 def exact(tensor: Tensor | None) -> Tensor | None:
