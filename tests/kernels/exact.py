@@ -15,6 +15,13 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+def placed(tensor: Tensor, device: str) -> Tensor:
+    """A copy on the device, the same view of as much memory: `to` and `clone` make stepped and expanded views dense."""
+    elements = tensor.untyped_storage().nbytes() // tensor.element_size()
+    memory = tensor.detach().as_strided((elements,), (1,), 0).to(device, copy=True)
+    return memory.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+
+
 def integers(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, most: int = 2) -> Tensor:
     """Integers in [-most, most], about half of them 0."""
     values = torch.randint(-most, most + 1, size, generator=generator)
@@ -77,10 +84,10 @@ def outcome(
     options: dict[str, Any],
 ) -> tuple[dict[str, Tensor | None], Tensor]:
     """y and the gradients of `function` there, by name, and the incoming gradient that was used."""
-    leaves = [None if t is None else t.detach().to(device).requires_grad_() for t in (x, weight, bias)]
+    leaves = [None if t is None else placed(t, device).requires_grad_() for t in (x, weight, bias)]
     y = function(*leaves, **options)
     if grad is None:
         grad = integers(tuple(y.shape), y.dtype, torch.Generator().manual_seed(y.numel()))
-    y.backward(grad.to(device))
+    y.backward(placed(grad, device))
     gradients = [None if t is None else t.grad for t in leaves]
     return {"y": y.detach(), **dict(zip(("dx", "dweight", "dbias"), gradients, strict=True))}, grad

@@ -9,7 +9,7 @@ from torch import Tensor
 from kernels import AvgPool, MaxPool, conv_norm_act
 from kernels.pooling import Pool
 from kernels.reference import pool_reference
-from tests.kernels.exact import DEVICE
+from tests.kernels.exact import DEVICE, placed
 
 
 @dataclass(frozen=True)
@@ -129,27 +129,33 @@ def norm_tensors(layer: NormLayer, dtype: torch.dtype, norm_dtype: torch.dtype, 
     return tensors
 
 
-def leaves(tensors: dict[str, Tensor | None], wanted: tuple[str, ...] | None = None) -> dict[str, Tensor | None]:
-    """Copies to differentiate: all but the running statistics, or those wanted."""
-    copies = {name: None if t is None else t.detach().clone() for name, t in tensors.items()}
+def leaves(
+    tensors: dict[str, Tensor | None], wanted: tuple[str, ...] | None = None, device: str | None = None
+) -> dict[str, Tensor | None]:
+    """Copies to differentiate, the same views, elsewhere if asked: all but the running statistics, or those wanted."""
+    copies = {name: None if t is None else placed(t, device or t.device.type) for name, t in tensors.items()}
     for name, copy in copies.items():
         if copy is not None and (not name.startswith("running") if wanted is None else name in wanted):
             copy.requires_grad_()
     return copies
 
 
+def device_of(backend: str) -> str:
+    """Where a backend runs in these tests."""
+    return DEVICE if backend == "triton" else "cpu"
+
+
 def call(layer: NormLayer, tensors: dict[str, Tensor | None], backend: str, **others: Any) -> Tensor:
     """`conv_norm_act` on the layer's tensors: the kernels where they run, PyTorch on the CPU."""
-    device = DEVICE if backend == "triton" else "cpu"
-    placed = {name: None if t is None else t.to(device) for name, t in tensors.items()}
-    norm = [placed[name] for name in NORM_TENSORS]
-    keywords = {"conv_bias": placed["conv_bias"], "residual": placed["residual"], "training": layer.training}
-    x, weight = placed["x"], placed["weight"]
+    there = {name: None if t is None else t.to(device_of(backend)) for name, t in tensors.items()}
+    norm = [there[name] for name in NORM_TENSORS]
+    keywords = {"conv_bias": there["conv_bias"], "residual": there["residual"], "training": layer.training}
+    x, weight = there["x"], there["weight"]
     assert x is not None
     assert weight is not None
     y = conv_norm_act(x, weight, *norm, **{**keywords, **layer.options, **others}, backend=backend)
     for name in ("running_mean", "running_var"):
-        given, updated = tensors[name], placed[name]
+        given, updated = tensors[name], there[name]
         if given is not None and updated is not None and updated is not given:
             given.copy_(updated)
     return y
@@ -159,14 +165,14 @@ def results(
     layer: NormLayer, tensors: dict[str, Tensor | None], grad: Tensor, backend: str, **others: Any
 ) -> dict[str, Tensor]:
     """y, every gradient as d<name>, and the running statistics after the call."""
-    copies = leaves(tensors)
+    copies = leaves(tensors, device=device_of(backend))
     y = call(layer, copies, backend, **others)
-    y.backward(grad.to(y))
+    y.backward(placed(grad, y.device.type).to(y.dtype))
     found = {"y": y.detach().cpu()}
     for name, copy in copies.items():
         if copy is not None and name.startswith("running"):
-            found[name] = copy
+            found[name] = copy.cpu()
         elif copy is not None:
             assert copy.grad is not None
-            found[f"d{name}"] = copy.grad
+            found[f"d{name}"] = copy.grad.cpu()
     return found

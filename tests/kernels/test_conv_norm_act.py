@@ -131,7 +131,7 @@ def test_no_pytorch_convolution_pool_or_norm_is_called(name: str, training: bool
 def saved_bytes(layer: NormLayer, dtype: torch.dtype) -> int:
     """Bytes kept for backward beside the arguments and z."""
     drawn = norm_tensors(layer, dtype, torch.float32, seed=0)
-    tensors = leaves({name: None if t is None else t.to(DEVICE) for name, t in drawn.items()})
+    tensors = leaves(drawn, device=DEVICE)
     kept: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:

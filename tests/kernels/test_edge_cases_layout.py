@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool
-from tests.kernels.exact import DEVICE, assert_as_pytorch, assert_equal, integers
+from tests.kernels.exact import DEVICE, assert_as_pytorch, assert_equal, integers, placed
 
 LAST = torch.channels_last
 
@@ -34,7 +34,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("which", ["x", "weight", "grad"])
 def test_21_views_give_what_contiguous_tensors_give(view: str, which: str) -> None:
     tensors = {"x": random(2, 3, 7, 8), "weight": random(4, 3, 3, 2), "grad": random(2, 4, 2, 3)}
-    seen = VIEWS[view](tensors[which]).to(DEVICE)
+    seen = placed(VIEWS[view](tensors[which]), DEVICE)
     outcomes = []
     for tensor in (seen, seen.contiguous()):
         given = {**{name: t.to(DEVICE) for name, t in tensors.items()}, which: tensor}
@@ -164,7 +164,7 @@ def test_21_a_bias_may_be_a_view(view: str, options: dict[str, Any]) -> None:
     outcomes = []
     for seen in (bias, bias.contiguous()):
         leaves = [x.to(DEVICE).requires_grad_(), weight.to(DEVICE).requires_grad_()]
-        y = conv_relu_pool(*leaves, seen.to(DEVICE), **settings)
+        y = conv_relu_pool(*leaves, placed(seen, DEVICE), **settings)
         outcomes.append((y, *torch.autograd.grad(y.sum(), leaves)))
     for found, expected in zip(*outcomes, strict=True):
         assert torch.equal(found, expected)

@@ -98,9 +98,9 @@ def test_only_the_gradients_asked_for_are_computed(wanted: tuple[str, ...], trai
     """The gradient equals the one computed with all others, and no kernel runs that it does not need."""
     layer = NormLayer("all", (2, 3, 5, 6), (4, 3, 3, 3), {"padding": 1}, residual=True, conv_bias=True)
     tensors = norm_tensors(layer, torch.float32, torch.float32, seed=0)
-    every = leaves({name: None if t is None else t.to(DEVICE) for name, t in tensors.items()})
+    every = leaves(tensors, device=DEVICE)
     call(layer, every, "triton", training=training).square().sum().backward()
-    some = leaves({name: None if t is None else t.to(DEVICE) for name, t in tensors.items()}, wanted)
+    some = leaves(tensors, wanted, DEVICE)
     y = call(layer, some, "triton", training=training)
     launched: list[str] = []
     with noted_launches(launched):

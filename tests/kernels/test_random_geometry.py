@@ -20,7 +20,7 @@ from torch import Tensor
 from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool
 from kernels.arguments import ArgumentError
 from kernels.reference import conv_relu_pool_reference
-from tests.kernels.exact import DEVICE, assert_equal, integers, outcome
+from tests.kernels.exact import DEVICE, assert_equal, integers, outcome, placed
 
 EXAMPLES = int(os.environ.get("TIDEPOOL_GEOMETRIES", "300"))
 WIDE = (torch.float32, *([torch.float64] if INTERPRETED else []))
@@ -222,9 +222,9 @@ def test_what_pytorch_refuses_is_refused(layer: Draw) -> None:
         expected = None
     if expected is None or expected.isinf().any():  # -inf: a window without a pixel (edge case 10)
         with pytest.raises(ArgumentError) as refusal:
-            conv_relu_pool(x.to(DEVICE), weight.to(DEVICE), **layer.options, backend="triton")
+            conv_relu_pool(placed(x, DEVICE), placed(weight, DEVICE), **layer.options, backend="triton")
         assert "\n" not in str(refusal.value)
     else:
         with torch.no_grad():
-            found = conv_relu_pool(x.to(DEVICE), weight.to(DEVICE), **layer.options, backend="triton")
+            found = conv_relu_pool(placed(x, DEVICE), placed(weight, DEVICE), **layer.options, backend="triton")
         assert_equal(found, expected.to(layer.dtype), "y", strides=False)
