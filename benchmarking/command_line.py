@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarking.cases import SUITES, CaseError, LayerCase, ModelCase, chosen, suite
+from benchmarking.cases import CaseError, LayerCase, ModelCase
 from benchmarking.comparison import Comparison
 from benchmarking.model_workload import MODEL_PASSES
 from benchmarking.opponents import BACKEND_NAMES, backends
 from benchmarking.precision import DTYPES
 from benchmarking.predict import PREDICTED_DEVICES, named_device
+from benchmarking.suites import SUITES, chosen, suite
 from benchmarking.workload import PASSES
 from kernels.roofline import DEVICES
 

@@ -10,13 +10,13 @@ import torch
 
 from benchmarking import machine, run_record
 from benchmarking.budget import Budget
-from benchmarking.cases import suite
 from benchmarking.command_line import Options, UsageError
 from benchmarking.comparison import Comparison, remaining
 from benchmarking.predict import named_device, predictions, table_text, write_predictions
 from benchmarking.predict_model import predict_model
 from benchmarking.records import write_cases
 from benchmarking.session import Announce
+from benchmarking.suites import suite
 from benchmarking.supervisor import Spawn, run_replicate, spawn_worker
 from benchmarking.tuning import TUNED_FOLDER
 from benchmarking.visit import visit

@@ -15,7 +15,6 @@ import torch
 
 from benchmarking import machine
 from benchmarking.budget import Budget
-from benchmarking.cases import suite
 from benchmarking.comparison import Comparison, remaining, unchecked
 from benchmarking.jobs import Job
 from benchmarking.model_workload import MODEL_PASSES
@@ -23,6 +22,7 @@ from benchmarking.opponents import backends
 from benchmarking.records import write_cases
 from benchmarking.session import Announce
 from benchmarking.state import State
+from benchmarking.suites import suite
 from benchmarking.supervisor import Spawn, run_checks, run_once, run_replicate
 
 CHECKED_FIRST = ("compile",)

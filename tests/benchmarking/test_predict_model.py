@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarking.cases import ModelCase, suite
+from benchmarking.cases import ModelCase
 from benchmarking.command_line import parse_options
 from benchmarking.predict import named_device, predictions_table
 from benchmarking.predict_model import predict_model
 from benchmarking.program import run
+from benchmarking.suites import suite
 
 
 def test_lenet_by_hand() -> None:

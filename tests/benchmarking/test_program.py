@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarking import cases, comparison, correctness, tuning, workload
+from benchmarking import comparison, correctness, suites, tuning, workload
 from benchmarking.cases import LayerCase, ModelCase
 from benchmarking.command_line import parse_options
 from benchmarking.jobs import Job
@@ -28,9 +28,9 @@ NETWORK = ModelCase("tiny_network", "tiny", "a test", "lenet5", 4, 1, (8, 8), 10
 
 @pytest.fixture(autouse=True)
 def tiny_suites(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cases, "SMOKE", (POOL, LINE))
-    monkeypatch.setattr(cases, "BLOCKS", (POOL, LINE))
-    monkeypatch.setattr(cases, "MODELS", (NETWORK,))
+    monkeypatch.setattr(suites, "SMOKE", (POOL, LINE))
+    monkeypatch.setattr(suites, "BLOCKS", (POOL, LINE))
+    monkeypatch.setattr(suites, "MODELS", (NETWORK,))
 
 
 def bench(out: Path, spawn: InProcess, *flags: str, budget_s: float | None = None) -> list[str]:
@@ -208,8 +208,8 @@ def test_a_visit_goes_through_its_stages_in_order_and_goes_on(tmp_path: Path, mo
 
 
 def test_a_visit_tunes_with_the_tuner_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cases, "BLOCKS", (LINE,))
-    monkeypatch.setattr(cases, "MODELS", ())
+    monkeypatch.setattr(suites, "BLOCKS", (LINE,))
+    monkeypatch.setattr(suites, "MODELS", ())
     monkeypatch.setenv("TIDEPOOL_TUNED", str(tmp_path / "tables"))
     spawn = InProcess()
     options = parse_options(["--visit", "--dtype=fp32", "--processes=1", "--backends=auto", f"--out={tmp_path}"])

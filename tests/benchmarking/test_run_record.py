@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarking import cases
+from benchmarking import suites
 from benchmarking.cases import LayerCase
 from benchmarking.command_line import UsageError, parse_options
 from benchmarking.program import run
@@ -19,7 +19,7 @@ LINE = LayerCase("tiny_line", "tiny", "a test", (2, 2, 9), (3, 2, 3), {"pool": N
 
 @pytest.fixture(autouse=True)
 def tiny_suite(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cases, "SMOKE", (LINE,))
+    monkeypatch.setattr(suites, "SMOKE", (LINE,))
 
 
 def bench(folder: Path, spawn: InProcess, *flags: str, budget_s: float | None = None) -> list[str]:

@@ -12,11 +12,11 @@ import pytest
 
 from benchmarking import supervisor
 from benchmarking.budget import Budget
-from benchmarking.cases import SMOKE
 from benchmarking.comparison import Comparison
 from benchmarking.jobs import Job
 from benchmarking.opponents import backends
 from benchmarking.records import checks
+from benchmarking.suites import SMOKE
 from benchmarking.supervisor import STOPPED, WorkerError, run_checks, run_once, spawn_worker
 from tests.benchmarking.fake_device import CPU, InProcess
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarking import cases
-from benchmarking.cases import BLOCKS, MODELS, SMOKE, CaseError, LayerCase, chosen, suite
+from benchmarking.cases import CaseError, LayerCase
 from benchmarking.records import RecordFileError, write_cases
+from benchmarking.suites import BLOCKS, MODELS, SMOKE, chosen, suite
 from benchmarking.workload import PASSES, layer_bounds
 from kernels.roofline import DEVICES
 from models import build_model
@@ -87,6 +87,6 @@ def test_a_case_of_other_sizes_does_not_enter_a_recorded_list(tmp_path: Path) ->
 
 
 def test_a_changed_batch_shows_in_the_description() -> None:
-    case = cases.SMOKE[0]
+    case = SMOKE[0]
     assert case.describe() == "4x8x10x12 * 16x8x3x3, padding=1, activation=relu, pool=MaxPool(2)"
     assert case.at_batch(3).describe().startswith("3x8x10x12")
