@@ -5,6 +5,7 @@ is launched. Sizes may be symbolic (torch.compile with dynamic shapes): only com
 """
 
 import functools
+import numbers
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -77,13 +78,23 @@ def layer_from_text(text: str) -> Layer:
     return Layer(**values)
 
 
+def _is_integer(value: object) -> bool:
+    """Whether PyTorch takes the value for an integer wherever it wants one: NumPy's are, True is not."""
+    return isinstance(value, (int, torch.SymInt, numbers.Integral)) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> int:
+    """The integer as Python's, whose sums do not overflow; a symbolic one as it is."""
+    return value if isinstance(value, (int, torch.SymInt)) else operator.index(value)  # type: ignore[return-value]
+
+
 def _per_dimension(value: object, rank: int, name: str) -> Sizes:
-    """One integer per spatial dimension from an int, a 1-sequence or a `rank`-sequence."""
-    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
-        return (value,) * rank  # type: ignore[return-value]
+    """One integer per spatial dimension from an integer, a 1-sequence or a `rank`-sequence."""
+    if _is_integer(value):
+        return (_plain(value),) * rank
     is_list = isinstance(value, Sequence) and not isinstance(value, str) and len(value) in (1, rank)
-    if is_list and all(isinstance(v, (int, torch.SymInt)) and not isinstance(v, bool) for v in value):  # type: ignore[attr-defined]
-        return tuple(value) * (rank if len(value) == 1 else 1)  # type: ignore[arg-type]
+    if is_list and all(_is_integer(v) for v in value):  # type: ignore[attr-defined]
+        return tuple([_plain(v) for v in value]) * (rank if len(value) == 1 else 1)  # type: ignore[attr-defined,arg-type]
     raise ArgumentError(
         f"expected {name} to be a single integer value or a list of {rank} values to match the convolution "
         f"dimensions, but got {name}={value!r}"
@@ -124,7 +135,7 @@ def _pool_fields(pool: Pool, rank: int) -> tuple[str, Sizes, Sizes, Sizes, Sizes
             raise ArgumentError(f"expected pool.{name} to be True or False, but got {getattr(pool, name)!r}")
     window = _at_least(_per_dimension(pool.kernel, rank, "pool.kernel"), 1, "pool.kernel should be greater than zero")
     stride = window
-    if pool.stride is not None and pool.stride != [] and pool.stride != ():
+    if pool.stride is not None and not (isinstance(pool.stride, (list, tuple)) and len(pool.stride) == 0):
         stride = _at_least(
             _per_dimension(pool.stride, rank, "pool.stride"), 1, "pool.stride should be greater than zero"
         )
@@ -159,7 +170,7 @@ def parse_layer(
     rank = len(kernel)
     strides = _at_least(_per_dimension(stride, rank, "stride"), 1, "non-positive stride is not supported")
     dilations = _at_least(_per_dimension(dilation, rank, "dilation"), 1, "dilation should be greater than zero")
-    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
+    if not _is_integer(groups) or groups < 1:
         raise ArgumentError(
             f"non-positive groups is not supported: expected an integer of at least 1, but got {groups!r}"
         )
@@ -170,7 +181,7 @@ def parse_layer(
         stride=strides,
         padding=_conv_padding(padding, kernel, strides, dilations),
         dilation=dilations,
-        groups=groups,
+        groups=_plain(groups),
         activation=activation or "none",
         pool=kind,
         window=window,
@@ -222,7 +233,7 @@ def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 def _autocast_dtype(tensor: Tensor) -> torch.dtype:
     """The dtype autocast, if it is on, will turn the tensor into before the operator runs."""
     device = tensor.device.type
-    if tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+    if not tensor.is_floating_point() or tensor.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
         return tensor.dtype
     if not torch.is_autocast_enabled(device):
         return tensor.dtype

@@ -34,8 +34,8 @@ def finish_box(
 
     offs_p = tl.arange(0, OUTPUTS)
     n = (n0 + offs_p // (BOX_H * BOX_W)).to(OFFSET)
-    oh = h0 // G.window_h + offs_p // BOX_W % BOX_H
-    ow = w0 // G.window_w + offs_p % BOX_W
+    oh = (h0 // G.window_h + offs_p // BOX_W % BOX_H).to(OFFSET)
+    ow = (w0 // G.window_w + offs_p % BOX_W).to(OFFSET)
     mask_p = (n < batch) & (oh < out_h) & (ow < out_w)
     best, code, winner = start_fold(BLOCK_K, OUTPUTS, ACC, G)
     for element in tl.static_range(WINDOW):

@@ -1,6 +1,6 @@
 """The layers that `compile_check` compiles: between them every kernel, dtype, kind of pool and number of dimensions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kernels.pooling import AvgPool, MaxPool
@@ -17,10 +17,11 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     without_gradients: bool = False  # compile inference and the bias gradient alone as well
     forward_only: bool = False
+    channels_last: bool = True  # where there is such a format: one spatial dimension has none
 
 
 _ALL_DTYPES = ("bf16", "fp16", "tf32", "fp32")
-CASES = (
+CASES: tuple[Case, ...] = (
     Case("3x3_pool2", (64, 64, 56, 56), (128, 64, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}, True),
     Case("3x3_c256", (16, 256, 28, 28), (256, 256, 3, 3), ("bf16",), {"padding": 1, "pool": MaxPool(2)}),
     Case("5x5_s2_pool2", (16, 32, 56, 56), (256, 32, 5, 5), ("bf16",), {"stride": 2, "padding": 2}, forward_only=True),
@@ -70,5 +71,9 @@ CASES = (
     Case(
         "video_3d", (4, 16, 16, 28, 28), (32, 16, 3, 3, 3), ("bf16", "tf32", "fp32"), {"padding": 1, "pool": MaxPool(2)}
     ),
+)
+_IN_BOTH_LAYOUTS = ("3x3_pool2", "3x3_c256", "rgb_3x3_pool2", "stem_7x7_s2", "overlap_3_2", "no_pool_s2", "avg_bits")
+CASES += tuple(  # in PyTorch's default layout, channels far apart
+    replace(case, name=f"{case.name}_nchw", channels_last=False) for case in CASES if case.name in _IN_BOTH_LAYOUTS
 )
 CASE_NAMES = tuple(case.name for case in CASES)

@@ -4,7 +4,7 @@
 
 Prints one row per compiled kernel: registers a thread, spill instructions, shared memory, tensor-core instructions and
 the occupancy those allow. Exit 1 on a spill, on shared memory over the target's limit, or where tensor-core
-instructions are expected and none is there.
+instructions are expected and none is there, or the other way round.
 
 What is compiled is what would be launched: the real launchers run on CPU tensors, with Triton's driver replaced by one
 that only names the target, and every launch turned into a compilation.

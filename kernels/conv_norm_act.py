@@ -1,6 +1,7 @@
 """`conv_norm_act`: conv + batch norm + residual + activation + pool and its backward, on the backend of your choice."""
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -89,7 +90,7 @@ def _checked(
     rank = weight.dim() - 2 if isinstance(weight, Tensor) else 0
     kernel = tuple(weight.shape[2:]) if rank in (1, 2, 3) else (1,)
     layer = parse_norm_layer(kernel, *settings)
-    check_norm_tensors(x, weight, *norm, conv_bias, residual, settings[3], training)
+    check_norm_tensors(x, weight, *norm, conv_bias, residual, operator.index(settings[3]), training)
     check_norm_sizes(x.shape, weight.shape, None if residual is None else residual.shape, training, layer)
     return layer
 

@@ -34,7 +34,8 @@ def conv_relu_pool(
     x (N, C, *spatial) or (C, *spatial); weight (K, C/groups, *kernel); bias (K,) or None; one, two or three spatial
     dimensions, read off `weight`. `stride`, `padding` ("same" and "valid" too) and `dilation` are the convolution's,
     in pixels, one number or one per dimension. `activation` is "relu", "silu", "gelu" or None, `pool` a MaxPool, an
-    AvgPool or None. Returns (N, K, *output) or (K, *output) in x's dtype, channels_last if x or weight is.
+    AvgPool or None. Returns (N, K, *output) or (K, *output) in x's dtype, channels_last if x or weight is (contiguous
+    where N = 0, and from an unbatched x through a pool).
 
     `backend`: "triton" runs this project's kernels alone; "cudnn" is eager PyTorch (oneDNN on a CPU); "compile" the
     same under torch.compile; "auto" is on a GPU what `plan` decides, forward and each gradient apart, by a table that
@@ -115,7 +116,9 @@ def _batched(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, planned
     operator = ops.conv_relu_pool_auto if planned else ops.conv_relu_pool
     if x.dim() == weight.dim():
         return operator(x, weight, bias, layer)
-    return operator(x.unsqueeze(0), weight, bias, layer).squeeze(0)
+    y = operator(x.unsqueeze(0), weight, bias, layer).squeeze(0)
+    # Of one picture without a batch PyTorch's pools give a contiguous result, whatever the weight's format.
+    return y if " pool=none " in layer else y.contiguous()
 
 
 @functools.cache

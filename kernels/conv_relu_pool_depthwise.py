@@ -294,7 +294,7 @@ def _prepare_forward(
         *five_strides(x), weight_k, *weight_taps, *five_strides(y), *five_strides(saved or y),
     )  # fmt: skip
     keywords = {
-        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(x, y, saved, residual),
+        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(x, weight, y, saved, residual),
         "HAS_BIAS": has_bias, "SAVE": saved is not None,
         "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "num_warps": tile.warps,
     }  # fmt: skip
@@ -343,7 +343,7 @@ def _prepare_dgrad(
         *five_strides(grad), *five_strides(extra or grad), weight_k, *weight_taps, *five_strides(dx),
     )  # fmt: skip
     keywords = {
-        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(grad, extra, dx),
+        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(grad, extra, weight, dx),
         "BLOCK_C": tile.block_k, "BLOCK_P": tile.block_p, "num_warps": tile.warps,
     }  # fmt: skip
     return Prepared((tiles, phases), scalars, keywords)
@@ -392,7 +392,7 @@ def _prepare_wgrad(
         *five_strides(grad), *five_strides(extra or grad), *five_strides(x),
     )  # fmt: skip
     keywords = {
-        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(grad, extra, x),
+        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(grad, extra, x, pixels=shapes.conv_pixels),
         "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1],
         "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "BLOCK_T": triton.next_power_of_2(geometry.taps),
         "num_warps": tile.warps,

@@ -39,6 +39,7 @@ from kernels.launch import (
     Layout,
     Prepared,
     accumulator,
+    channels_are_neighbours,
     channels_innermost,
     current_target,
     five_strides,
@@ -135,7 +136,7 @@ def conv_relu_pool_dgrad_kernel(
         from_k = offs_k * stride_wk + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
         from_c = keep_channels(offs_c, mask_c, G.channels) * stride_wc
         at = keep_in_range(from_k, mask_k & exists)[:, None] + from_c[None, :]
-        weight = load_operand(weight_ptr, at, mask_k[:, None] & mask_c[None, :], ACC)  # [BLOCK_K, BLOCK_C]
+        weight = load_operand(weight_ptr, at, (mask_k & exists)[:, None] & mask_c[None, :], ACC)  # [BLOCK_K, BLOCK_C]
         acc = multiply_accumulate(as_operand(grad, DTYPE, ACC), weight, acc, PRECISION)
 
     mask = mask_p[:, None] & mask_c[None, :]
@@ -180,7 +181,8 @@ def bind_dgrad(
         return functools.partial(conv_relu_pool_depthwise_dgrad, geometry=geometry, shapes=shapes)
     packed = channels_innermost(weight)
     kind = operand_kind(grad.dtype)
-    tile = tile or dgrad_tile(geometry, shapes.phase_pixels(geometry), current_target(), kind)
+    channels_last = channels_are_neighbours(grad, code, dx)
+    tile = tile or dgrad_tile(geometry, shapes.phase_pixels(geometry), current_target(), kind, channels_last)
     if isinstance(tile, WindowedDgradTile):
         windowed = prepare_windowed_dgrad(grad, code, packed, dx, geometry, shapes, tile)
 
@@ -227,7 +229,7 @@ def _prepare(
     )  # fmt: skip
     keywords = {
         "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind),
-        "OFFSET": offset_type(grad, extra, dx),
+        "OFFSET": offset_type(grad, extra, weight, dx),
         "BLOCK_P": tile.block_p, "BLOCK_C": tile.block_c, "BLOCK_K": tile.block_k, "FLAT": tile.flat,
         "num_warps": tile.warps, "num_stages": tile.stages,
     }  # fmt: skip

@@ -48,7 +48,7 @@ def conv_relu_pool_few_channels_kernel(
     # One program: BLOCK_K filters at every num_programs-th box of BLOCK_H x BLOCK_W pixels.
     PIXELS: tl.constexpr = BLOCK_H * BLOCK_W
     tile_k = tl.program_id(1) * BLOCK_K
-    weight = _weights(weight_ptr, tile_k, stride_wk, stride_wc, stride_wh, stride_ww, BLOCK_K, BLOCK_C, G, ACC)
+    weight = _weights(weight_ptr, tile_k, stride_wk, stride_wc, stride_wh, stride_ww, BLOCK_K, BLOCK_C, G, ACC, OFFSET)
     tiles_w = tl.cdiv(conv_w, BLOCK_W)
     tiles_h = tl.cdiv(conv_h, BLOCK_H)
     for box in range(tl.program_id(0), num_boxes, tl.num_programs(0)):
@@ -58,7 +58,7 @@ def conv_relu_pool_few_channels_kernel(
         offs_p = tl.arange(0, PIXELS)
         h = (h0 + offs_p // BLOCK_W) * G.stride_h - G.padding_h
         w = (w0 + offs_p % BLOCK_W) * G.stride_w - G.padding_w
-        from_p = n.to(OFFSET) * stride_xn + h * stride_xh + w * STRIDE_XW
+        from_p = n.to(OFFSET) * stride_xn + h.to(OFFSET) * stride_xh + w.to(OFFSET) * STRIDE_XW
         x = _taps(x_ptr, h, w, from_p, in_h, in_w, stride_xc, stride_xh, STRIDE_XW, 0, 1, BLOCK_C, PIXELS, G, ACC)
         x = _as_operand(tl.trans(x), x_ptr.dtype.element_ty)  # [BLOCK_C, PIXELS]
         acc = multiply_accumulate(weight, x, tl.zeros([BLOCK_K, PIXELS], dtype=ACC), "ieee")
@@ -72,12 +72,12 @@ def conv_relu_pool_few_channels_kernel(
 @device_function
 def _weights(
     weight_ptr, tile_k, stride_wk, stride_wc, stride_wh, stride_ww,
-    BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr, G: tl.constexpr, ACC: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_C: tl.constexpr, G: tl.constexpr, ACC: tl.constexpr, OFFSET: tl.constexpr,
 ):  # fmt: skip
     """Filters from tile_k at all (tap, channel) pairs: [BLOCK_K, BLOCK_C]."""
-    offs_k = tile_k + tl.arange(0, BLOCK_K)
+    offs_k = (tile_k + tl.arange(0, BLOCK_K)).to(OFFSET)
     mask_k = offs_k < G.filters
-    f = tl.arange(0, BLOCK_C)
+    f = tl.arange(0, BLOCK_C).to(OFFSET)
     mask_f = f < G.taps * G.channels
     tap = f // G.channels
     from_f = (f % G.channels) * stride_wc + tap // G.kernel_w * stride_wh + tap % G.kernel_w * stride_ww
@@ -102,7 +102,9 @@ def _taps(
             tap_w = TAP % G.kernel_w * G.dilation_w
             # As unsigned numbers, negative coordinates are too large: one comparison each.
             mask = ((h + tap_h).to(tl.uint32) < in_h) & ((w + tap_w).to(tl.uint32) < in_w)
-            at = from_p + (FIRST % G.channels * stride_xc + tap_h * stride_xh + tap_w * STRIDE_XW)
+            wide = tl.zeros([], dtype=from_p.dtype)
+            from_tap = (wide + FIRST % G.channels) * stride_xc + (wide + tap_h) * stride_xh + (wide + tap_w) * STRIDE_XW
+            at = from_p + from_tap
             return _bits(load_operand(x_ptr, at, mask, ACC))
         else:
             return _bits(load_operand(x_ptr, from_p, from_p != from_p, ACC))  # beyond the last pair: zeros
@@ -189,7 +191,7 @@ def _prepare(
         x_n, x_c, x_h, *_four_strides(weight), *_four_strides(y), *_four_strides(saved or y),
     )  # fmt: skip
     keywords = {
-        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(x, y, saved),
+        "G": geometry, "ACC": accumulator(dtype), "OFFSET": offset_type(x, weight, y, saved),
         "HAS_BIAS": has_bias, "SAVE": saved is not None, "STRIDE_XW": x_w,
         "BLOCK_K": tile.block_k, "BLOCK_H": tile.block_h, "BLOCK_W": tile.block_w,
         "BLOCK_C": 16 if geometry.taps * geometry.channels <= 16 else 32, "num_warps": tile.warps, "num_stages": 1,

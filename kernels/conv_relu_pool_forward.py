@@ -42,6 +42,7 @@ from kernels.launch import (
     Layout,
     Prepared,
     accumulator,
+    channels_are_neighbours,
     channels_innermost,
     current_target,
     five_strides,
@@ -179,9 +180,10 @@ def _convolve(
         base_d = pd * G.stride_d - G.padding_d
     base = n * stride_xn + offset_of(base_d, base_h, base_w, stride_xd, stride_xh, stride_xw, G)
     acc = tl.zeros([BLOCK_K, COLUMNS], dtype=ACC)
+    wide = tl.zeros([], dtype=n.dtype)  # what is added to it is an offset of as many bits as the pixels'
     for step in range(STEPS):
         if FLAT:
-            flat = step * BLOCK_C + tl.arange(0, BLOCK_C)
+            flat = step * BLOCK_C + tl.arange(0, BLOCK_C) + wide
             mask_c = flat < G.taps * G.channels
             offs_c = flat % G.channels
             rd, rh, rw = split_tap(flat // G.channels, G)
@@ -190,9 +192,9 @@ def _convolve(
             mask_x = exists[None, :] & inside(d, h, w, in_d, in_h, in_w, G)
             from_pixel = base[None, :] + offset_of(tap_d, tap_h, tap_w, stride_xd, stride_xh, stride_xw, G)[:, None]
         else:
-            offs_c = (step % BLOCKS_C) * BLOCK_C + tl.arange(0, BLOCK_C)
+            offs_c = (step % BLOCKS_C) * BLOCK_C + tl.arange(0, BLOCK_C) + wide
             mask_c = offs_c < G.channels
-            rd, rh, rw = split_tap(step // BLOCKS_C, G)
+            rd, rh, rw = split_tap(step // BLOCKS_C + wide, G)
             tap_d, tap_h, tap_w = _dilated(rd, rh, rw, G)
             mask_x = (exists & inside(base_d + tap_d, base_h + tap_h, base_w + tap_w, in_d, in_h, in_w, G))[None, :]
             from_pixel = (base + offset_of(tap_d, tap_h, tap_w, stride_xd, stride_xh, stride_xw, G))[None, :]
@@ -330,7 +332,7 @@ def _prepare_portable(
 ) -> Prepared:
     kind = operand_kind(x.dtype)
     if tile is None or isinstance(tile, HopperTile | FewChannelsTile):
-        tile = forward_tile(geometry, shapes.num_outputs, current_target(), kind)
+        tile = forward_tile(geometry, shapes.num_outputs, current_target(), kind, channels_are_neighbours(x))
     if not isinstance(tile, ForwardTile):
         raise ValueError(f"tile: a {type(tile).__name__} does not fit a dense layer, expected a ForwardTile")
     return _prepare(
@@ -360,7 +362,7 @@ def _prepare(
     )  # fmt: skip
     keywords = {
         "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind),
-        "OFFSET": offset_type(x, y, saved, residual),
+        "OFFSET": offset_type(x, weight, y, saved, residual),
         "HAS_BIAS": has_bias, "SAVE": saved is not None,
         "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "BLOCK_C": tile.block_c, "JOINT": tile.joint,
         "FLAT": tile.flat, "num_warps": tile.warps, "num_stages": tile.stages,

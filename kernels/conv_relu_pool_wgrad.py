@@ -35,6 +35,7 @@ from kernels.launch import (
     Layout,
     Prepared,
     accumulator,
+    channels_are_neighbours,
     current_target,
     five_strides,
     launch_prepared,
@@ -74,7 +75,7 @@ def conv_relu_pool_wgrad_kernel(
     group = tl.program_id(2).to(OFFSET)
     offs_k = ((tl.program_id(0) % NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
     mask_k = channel_mask(offs_k, BLOCK_K, G.filters)
-    column = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    column = (tile_n * BLOCK_N + tl.arange(0, BLOCK_N)).to(OFFSET)
     mask_n = column < COLUMNS
     offs_c = (column % G.channels).to(OFFSET)
     rd, rh, rw = split_tap(column // G.channels, G)
@@ -240,7 +241,8 @@ def _bind_splits(
         )
         return launch_depthwise, depthwise.splits
     kind = operand_kind(grad.dtype)
-    tile = tile or wgrad_tile(geometry, shapes.conv_pixels, current_target(), kind, programs_in_flight(grad.device))
+    wanted, channels_last = programs_in_flight(grad.device), channels_are_neighbours(grad, code, x)
+    tile = tile or wgrad_tile(geometry, shapes.conv_pixels, current_target(), kind, wanted, channels_last)
     if isinstance(tile, WindowedWgradTile):
         windowed = prepare_windowed_wgrad(grad, code, x, needs, geometry, shapes, tile)
 
@@ -291,7 +293,8 @@ def _prepare(
     )  # fmt: skip
     keywords = {
         "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind),
-        "OFFSET": offset_type(grad, extra, x), "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1],
+        "OFFSET": offset_type(grad, extra, x, pixels=shapes.conv_pixels),
+        "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1],
         "BLOCK_K": tile.block_k, "BLOCK_N": tile.block_n, "BLOCK_P": tile.block_p,
         "num_warps": tile.warps, "num_stages": tile.stages,
     }  # fmt: skip

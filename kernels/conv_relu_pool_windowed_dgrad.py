@@ -114,7 +114,7 @@ def conv_relu_pool_windowed_dgrad_kernel(
         from_k = offs_k * stride_wk + offset_of(rd, rh, rw, stride_wd, stride_wh, stride_ww, G)
         from_c = keep_channels(offs_c, mask_c, G.channels) * stride_wc
         at = tl.where(exists, from_k, 0)[:, None] + from_c[None, :]
-        weight = load_operand(weight_ptr, at, mask_c[None, :], ACC)  # [BLOCK_K, BLOCK_C]
+        weight = load_operand(weight_ptr, at, mask_c[None, :] & exists, ACC)  # [BLOCK_K, BLOCK_C]
         acc = multiply_accumulate(as_operand(grad, DTYPE, ACC), weight, acc, PRECISION)
 
     # The pixels again, divided by sizes written another way: else the compiler works them out before the loop, and
@@ -174,7 +174,7 @@ def _prepare(
     )  # fmt: skip
     keywords = {
         "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind),
-        "OFFSET": offset_type(grad, code, dx),
+        "OFFSET": offset_type(grad, code, weight, dx),
         "BLOCK_P": tile.block_p, "BLOCK_C": tile.block_c, "BLOCK_K": tile.block_k,
         "num_warps": tile.warps, "num_stages": tile.stages, **most_registers(tile.block_p * tile.block_c, tile.warps),
     }  # fmt: skip

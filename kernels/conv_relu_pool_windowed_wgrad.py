@@ -226,7 +226,8 @@ def _prepare(
     )  # fmt: skip
     keywords = {
         "G": geometry, "ACC": accumulator(dtype), "PRECISION": precision_of(kind),
-        "OFFSET": offset_type(grad, code, x), "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1],
+        "OFFSET": offset_type(grad, code, x, pixels=shapes.conv_pixels),
+        "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1],
         "BLOCK_C": tile.block_c, "BLOCK_K": tile.block_k, "BLOCK_P": tile.block_p, "TAPS": tile.taps,
         "num_warps": tile.warps, "num_stages": tile.stages,
         **most_registers(tile.block_c * tile.block_k * tile.taps, tile.warps),

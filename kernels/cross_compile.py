@@ -27,13 +27,14 @@ from kernels.conv_relu_pool_forward import conv_relu_pool_forward, empty_saved
 from kernels.conv_relu_pool_wgrad import conv_relu_pool_wgrad
 from kernels.few_channels_tiles import FEW_CHANNELS, FEW_CHANNELS_TARGETS
 from kernels.geometry import Geometry, Shapes
-from kernels.launch import current_target, operand_kind
+from kernels.launch import channels_are_neighbours, current_target, operand_kind
 from kernels.memory_format import empty_in_format
 from kernels.norm_compile_cases import NORM_CASES, SQUEEZE_EXCITE, launch_norm_case, launch_squeeze_excite
 from kernels.pooling import MaxPool
 from kernels.windowed_tiles import WindowedDgradTile, WindowedWgradTile, windowed_dgrad_tiles, windowed_wgrad_tiles
 
 _TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32, "fp32": torch.float32}
+_FAR_APART = {case.name for case in CASES if not case.channels_last}
 _DTYPE_OF = {"half": "bf16", "tf32": "tf32", "ieee": "fp32"}
 
 
@@ -186,7 +187,7 @@ def _tensors(case: Case, dtype: str) -> _Tensors:
     like = torch.empty(0, dtype=_TORCH_DTYPES[dtype])
 
     def tensor(*size: int) -> torch.Tensor:
-        return empty_in_format(size, like, len(case.x) > 3)
+        return empty_in_format(size, like, case.channels_last and len(case.x) > 3)
 
     x, weight, bias = tensor(*case.x), tensor(*case.weight), like.new_empty(case.weight[0])
     y = tensor(case.x[0], case.weight[0], *shapes.output[3 - geometry.rank :])
@@ -222,7 +223,8 @@ def _launch_all(case: Case, t: _Tensors) -> None:
     conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes)
     if not t.geometry.depthwise:  # where forward has a kernel for some tensors only, the one for all others as well
         kind = operand_kind(t.x.dtype)
-        portable = tiles.forward_tile(t.geometry, t.shapes.num_outputs, current_target(), kind)
+        outputs, channels_last = t.shapes.num_outputs, channels_are_neighbours(t.x)
+        portable = tiles.forward_tile(t.geometry, outputs, current_target(), kind, channels_last)
         conv_relu_pool_forward(t.x, t.weight, t.bias, t.y, t.code, t.winner, t.geometry, t.shapes, portable)
     if case.forward_only:
         return
@@ -285,8 +287,12 @@ def _row(target: str, case: str, dtype: str, kernel: str, compiled: Any, keyword
     multiplies = not any(word in kernel for word in passes) and keywords.get("NEEDS_WEIGHT", True)
     if multiplies and dtype != "fp32" and not tensor:
         problems.append("no tensor-core instruction")
+    # NVIDIA's tensor cores take float32 as TF32; of AMD's matrix instructions those that round are called xf32.
+    if dtype == "fp32" and (tensor if target.startswith("cuda") else "xf32" in compiled.asm["amdgcn"]):
+        problems.append("tensor-core instructions in exact float32")
     if "hopper" in kernel or "few_channels" in kernel:
-        problems += _box_problems(compiled, shuffles, keywords)
+        channels_last = case not in _FAR_APART  # else what is stored, pooled already, is put in order by shuffles
+        problems += _box_problems(compiled, shuffles if channels_last else 0, keywords)
     if "hopper" in kernel:
         problems += _hopper_problems(compiled, keywords)
     occupancy = _occupancy(limits, registers, shared, keywords.get("num_warps", 4))

@@ -74,7 +74,7 @@ def image_scalars(x: Tensor, tile: NormTile) -> tuple[int, ...]:
 
 
 def image_keywords(x: Tensor, tile: NormTile, *others: Tensor) -> dict[str, Any]:
-    """Constexprs of a kernel over x and `others`, which are as large; offsets are counted within an image."""
+    """Constexprs of a kernel over x and what else it reads or writes; offsets are counted within an image."""
     wide = any(t.dtype == torch.float64 for t in (x, *others))
     return {
         "G": Rank(x.dim() - 2), "ACC": accumulator(torch.float64 if wide else torch.float32),

@@ -139,11 +139,16 @@ def channels_innermost(weight: Tensor) -> Tensor:
     return weight.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-def offset_type(*layouts: Layout | None) -> tl.dtype:
-    """int32 while every element offset of every tensor, with a tile's overhang, fits; int64 from 2^31 on."""
-    if any(layout is not None and _span(*layout) >= 2**31 - 2**22 for layout in layouts):
-        return tl.int64
-    return tl.int32
+def channels_are_neighbours(*tensors: Tensor | None) -> bool:
+    """Whether the channels of every tensor given are at most one element apart, as in channels_last ones."""
+    return all([t is None or t.stride(1) <= 1 or t.shape[1] == 1 for t in tensors])
+
+
+def offset_type(*layouts: Layout | None, pixels: int = 0) -> tl.dtype:
+    """int32 while every element offset of every tensor, and a number of pixels that are counted through, fit with a
+    tile's overhang; int64 from 2^31 on."""
+    spans = [_span(*layout) for layout in layouts if layout is not None]
+    return tl.int64 if max([pixels, *spans]) >= 2**31 - 2**22 else tl.int32
 
 
 def _span(size: torch.Size, strides: tuple[int, ...]) -> int:

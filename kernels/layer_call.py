@@ -11,7 +11,7 @@ from torch import Tensor
 from kernels.arguments import build_geometry, layer_from_text
 from kernels.conv_relu_pool_forward import empty_saved, windows_cover
 from kernels.geometry import Geometry, Shapes
-from kernels.memory_format import empty_in_format, is_channels_last
+from kernels.memory_format import empty_in_format, is_channels_last, output_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def _layer_call(
     geometry, shapes = geometry_of(x_size, weight_size, layer)
     channels_last = is_channels_last(x)
     size = (shapes.batch, weight_size[0], *shapes.output[3 - geometry.rank :])
-    y = empty_in_format(size, x, channels_last or is_channels_last(weight))
+    y = empty_in_format(size, x, output_format(x, weight))
     code, winner = empty_saved(y, geometry, shapes)
     zeroed = geometry.saves_bits and not windows_cover(geometry, shapes)
     return LayerCall(

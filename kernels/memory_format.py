@@ -27,8 +27,8 @@ def is_channels_last(tensor: Tensor) -> bool:
 
 
 def output_format(*tensors: Tensor) -> bool:
-    """Whether a result computed from these tensors is channels_last: if any of them is."""
-    return any(is_channels_last(t) for t in tensors)
+    """Whether a result computed from these tensors is channels_last: if any of them is, and none is empty."""
+    return any(is_channels_last(t) for t in tensors) and not any(size == 0 for t in tensors for size in t.shape)
 
 
 def empty_in_format(size: Sequence[int], like: Tensor, channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
@@ -38,3 +38,16 @@ def empty_in_format(size: Sequence[int], like: Tensor, channels_last: bool, dtyp
         return torch.empty(size, dtype=dtype, device=like.device)
     memory_format = torch.channels_last if len(size) == 4 else torch.channels_last_3d
     return torch.empty(size, dtype=dtype, device=like.device, memory_format=memory_format)
+
+
+def strides(tensor: Tensor | None) -> tuple[int, ...] | None:
+    """The tensor's strides; None for None."""
+    return None if tensor is None else tensor.stride()
+
+
+def in_strides_of(code: Tensor | None, saved: Tensor | None) -> Tensor | None:
+    """`saved`, in the strides of `code` where both are given: kernels read both by the same. Forward leaves them so,
+    but a hook on saved tensors (`save_on_cpu`) may bring one of them back in others."""
+    if code is None or saved is None or saved.stride() == code.stride():
+        return saved
+    return torch.empty_strided(saved.shape, code.stride(), dtype=saved.dtype, device=saved.device).copy_(saved)

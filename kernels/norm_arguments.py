@@ -61,7 +61,7 @@ def check_norm_numbers(training: bool, momentum: float, eps: float) -> None:
     if not isinstance(training, bool):
         raise ArgumentError(f"expected training to be True or False, but got {training!r}")
     for name, value in (("momentum", momentum), ("eps", eps)):
-        if not isinstance(value, numbers.Real) or isinstance(value, bool) or math.isnan(value):
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or value != value:
             hint = " (for a cumulative average pass 1 / number of batches)" if name == "momentum" else ""
             raise ArgumentError(f"expected {name} to be a number{hint}, but got {value!r}")
     if training and eps <= 0:

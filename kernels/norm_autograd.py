@@ -14,7 +14,7 @@ from kernels import operator_implementations
 from kernels.memory_format import output_format
 from kernels.norm_arguments import split_layer
 from kernels.norm_implementations import residual_for_backward
-from kernels.operator_autograd import apply, is_differentiated, will_run
+from kernels.operator_autograd import apply, edges_to, is_differentiated, may_record, record_backward, will_run
 from kernels.operator_implementations import PLAIN_KEYS, dispatch_keys, may_skip_dispatcher, no_mode_is_on
 
 OP = "conv_norm_act"
@@ -52,9 +52,8 @@ class ConvNormAct(_SingleLevelFunction):
             forward = operators.forward_training if direct else ops.conv_norm_act_forward_training
             y, z, conv_code, coefficients, code = forward(*tensors, momentum, eps, layer)
         needed_again = residual_for_backward(residual, layer)
-        ctx.save_for_backward(
-            x if ctx.needs_input_grad[1] else None, weight, z, conv_code, coefficients, code, needed_again
-        )
+        x_needed = ctx.needs_input_grad[1]
+        ctx.save_for_backward(x if x_needed else None, weight, z, conv_code, coefficients, code, needed_again)
         ctx.set_materialize_grads(False)
         ctx.x_size, ctx.layer, ctx.training, ctx.direct = x.shape, layer, momentum is not None, direct
         ctx.channels_last = output_format(x)
@@ -62,6 +61,8 @@ class ConvNormAct(_SingleLevelFunction):
         affine = norm_weight if norm_weight is not None else norm_bias
         ctx.norm_dtype = z.dtype if affine is None else affine.dtype
         ctx.residual_dtype = None if residual is None else residual.dtype
+        # A residual that is not saved moves no gradient: relu's codes have no derivative.
+        ctx.edges = edges_to(None if x_needed else x, norm_weight, norm_bias, conv_bias)
         return y
 
     @staticmethod
@@ -69,6 +70,9 @@ class ConvNormAct(_SingleLevelFunction):
         unasked = (None,) * 12
         if grad is None:
             return unasked
+        recording = torch.is_grad_enabled()
+        if recording and may_record():
+            return record_backward(ConvNormAct.backward, ctx, grad, OP)
         x, weight, z, conv_code, coefficients, code, residual = ctx.saved_tensors
         asked = _asked_for(ctx)
         needs_x, needs_weight, needs_norm_weight, needs_norm_bias, needs_conv_bias, needs_residual = asked
@@ -77,7 +81,7 @@ class ConvNormAct(_SingleLevelFunction):
         dgrad: Any
         wgrad: Any
         backward, dgrad, wgrad = ops.conv_norm_act_backward, ops.conv_relu_pool_dgrad, ops.conv_relu_pool_wgrad
-        if ctx.direct and not torch.is_grad_enabled() and may_skip_dispatcher(grad):
+        if ctx.direct and not recording and may_skip_dispatcher(grad):
             backward, dgrad, wgrad = operators.backward, operator_implementations.dgrad, operator_implementations.wgrad
         dz, dresidual, dnorm_weight, dnorm_bias = backward(
             grad, z, code, coefficients, residual, ctx.norm_dtype, ctx.residual_dtype, ctx.training, needs,

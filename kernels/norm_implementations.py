@@ -147,7 +147,7 @@ def backward(
             if gradient is not None:
                 gradient.zero_()
         return dz, dresidual, dweight, dbias
-    saved = Saved(z, code, coefficients, residual)
+    saved = Saved(z, code, coefficients.contiguous(), residual)  # a hook may bring it back in other strides
     has_residual = residual_dtype is not None
     means = None
     if dweight is not None or dbias is not None or (training and dz is not None):

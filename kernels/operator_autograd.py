@@ -72,6 +72,8 @@ class ConvReLUPool(_SingleLevelFunction):
     """Saves x, weight and what `Geometry` says of the outputs; computes the gradients that are asked for.
 
     `direct`: the LayerCall of plain tensors, whose kernels are called without the dispatcher; None to dispatch.
+    `ctx.edges`: None where every gradient depends on nothing but what its operator is given, as with relu, whose codes
+    have no derivative.
     """
 
     @staticmethod
@@ -82,29 +84,37 @@ class ConvReLUPool(_SingleLevelFunction):
         winner: Tensor | None
         if direct is not None:
             y, code, winner = run_forward(x, weight, bias, direct)
-            smooth_average = direct.smooth_average
+            smooth, smooth_average = direct.geometry.smooth, direct.smooth_average
         else:
             y, code, winner = ops.conv_relu_pool_forward(x, weight, bias, layer)
-            smooth_average = _smooth_average(layer)
+            smooth, smooth_average = is_smooth(layer), _smooth_average(layer)
             ctx.channels_last = ctx.needs_input_grad[0] and output_format(x)
         x_needed = ctx.needs_input_grad[1] or smooth_average
-        ctx.save_for_backward(x if x_needed else None, weight, bias if smooth_average else None, code, winner)
+        # A copy of the bias, K numbers: PyTorch's backward does without it, so that it may be edited after forward.
+        kept_bias = bias.detach().clone() if smooth_average and bias is not None else None
+        ctx.save_for_backward(x if x_needed else None, weight, kept_bias, code, winner)
         ctx.set_materialize_grads(False)
         ctx.x_size, ctx.layer, ctx.direct, ctx.smooth_average = x.shape, layer, direct, smooth_average
+        ctx.edges = edges_to(None if x_needed else x, bias) if smooth else None
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
         if grad is None:
             return None, None, None, None, None
+        recording = torch.is_grad_enabled()
+        if recording and ctx.edges is not None and may_record():
+            return record_backward(ConvReLUPool.backward, ctx, grad)
         x, weight, bias, code, saved = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = asked_for(ctx)
         if ctx.smooth_average:
-            # The convolution once more, without activation and pool: cheaper to redo than to keep.
-            saved = ops.conv_relu_pool(x, weight, bias, _without_activation_and_pool(ctx.layer))
+            # The convolution once more, without activation and pool: cheaper to redo than to keep. In the dtype that
+            # forward ran in, also where backward runs under autocast.
+            with torch._C._DisableAutocast():
+                saved = ops.conv_relu_pool(x, weight, bias, _without_activation_and_pool(ctx.layer))
         dx = dweight = dbias = None
         direct = ctx.direct
-        if direct is not None and not torch.is_grad_enabled() and may_skip_dispatcher(grad):
+        if direct is not None and not recording and may_skip_dispatcher(grad):
             if needs_x:
                 dx = input_gradient(grad, code, saved, weight, direct)
             if needs_weight or needs_bias:
@@ -157,10 +167,42 @@ class NotDifferentiable(_SingleLevelFunction):
         )
 
 
+def edges_to(*inputs: Tensor | None) -> tuple[Tensor, ...]:
+    """Empty tensors that depend on the given inputs of a layer, for `record_backward`: an edge of the graph to each,
+    and none of its memory. A leaf needs none: the graph itself leads to it."""
+    recorded = [t for t in inputs if t is not None and not t.is_leaf]
+    if not recorded or not may_record():
+        return ()
+    with torch.enable_grad():
+        return tuple(t[:0].clone() for t in recorded)
+
+
+def may_record() -> bool:
+    """Whether no torch.func transform is on: what those would differentiate twice, `apply` refuses beforehand."""
+    return not torch._C._are_functorch_transforms_active()
+
+
+def record_backward(backward: Any, ctx: Any, grad: Tensor, op: str = "conv_relu_pool") -> Any:
+    """`backward(ctx, grad)` under create_graph: its results depend on all inputs of the layer, also through tensors
+    that the graph does not know (coefficients, the output before the activation), and differentiating them by any of
+    those is answered. The edges lead to what was saved, to `ctx.edges` and to leaves."""
+    refuse_forward_mode(grad, op=op)
+    leaf_node = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
+    leaves = [node.variable for node, _ in ctx.next_functions if isinstance(node, leaf_node)]
+    return apply(
+        NotDifferentiable, lambda *_: backward(ctx, grad), op, grad, *ctx.saved_tensors, *ctx.edges, *leaves, op=op
+    )
+
+
+@functools.cache
+def is_smooth(layer: str) -> bool:
+    """Whether the activation's slope depends on more than a sign."""
+    return layer_from_text(layer).activation in ("silu", "gelu")
+
+
 @functools.cache
 def _smooth_average(layer: str) -> bool:
-    settings = layer_from_text(layer)
-    return settings.pool == "avg" and settings.activation in ("silu", "gelu")
+    return layer_from_text(layer).pool == "avg" and is_smooth(layer)
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from kernels.conv_relu_pool_forward import bind_forward, empty_saved
 from kernels.conv_relu_pool_wgrad import bind_wgrad, conv_relu_pool_wgrad
 from kernels.launch import operand_kind
 from kernels.layer_call import LayerCall, geometry_of, layer_call
-from kernels.memory_format import empty_in_format, output_format
+from kernels.memory_format import empty_in_format, in_strides_of, output_format, strides
 from kernels.runtime import INTERPRETED
 
 # --- The dispatcher, and the way around it ---------------------------------------------------------------------------
@@ -116,8 +116,9 @@ def launch_forward(
     tile: Any = None,
 ) -> None:
     """`conv_relu_pool_forward` on the tensors of `call`, made ready once for each of what else it depends on."""
-    # Besides the layouts, which `call` stands for: what is saved, the bias, float32's precision, x's alignment.
-    key = (code is None and winner is None, bias is None, operand_kind(x.dtype), x.data_ptr() % 16 == 0, tile)
+    # `call` stands for the layouts of x and weight in forward; backward may hand in others, as hooks have left them.
+    layouts, saves = (x.stride(), weight.stride()), code is not None or winner is not None
+    key = (layouts, saves, bias is None, operand_kind(x.dtype), x.data_ptr() % 16 == 0, tile)
     launch = call.launches.get(key)
     if launch is None:
         launch = bind_forward(x, weight, bias, y, code, winner, call.geometry, call.shapes, tile)
@@ -130,7 +131,8 @@ def input_gradient(
 ) -> Tensor:
     """Gradient with respect to x, in x's memory format."""
     dx = call.dx.allocate()
-    key = ("dgrad", grad.stride(), operand_kind(grad.dtype), tile)
+    saved = in_strides_of(code, saved)
+    key = ("dgrad", grad.stride(), strides(code), strides(saved), weight.stride(), operand_kind(grad.dtype), tile)
     launch = call.launches.get(key)
     if launch is None:
         launch = bind_dgrad(grad, code, saved, weight, dx, call.geometry, call.shapes, tile)
@@ -153,7 +155,9 @@ def weight_gradient(
     """Gradients with respect to weight and bias; None where not needed."""
     dweight = torch.empty_like(weight) if needs_weight else None
     dbias = grad.new_empty(weight.shape[0]) if needs_bias else None
-    key = ("wgrad", grad.stride(), x.stride(), needs_weight, needs_bias, operand_kind(grad.dtype), tile)
+    saved = in_strides_of(code, saved)
+    layouts = (grad.stride(), strides(code), strides(saved), x.stride(), weight.stride())
+    key = ("wgrad", layouts, needs_weight, needs_bias, operand_kind(grad.dtype), tile)
     launch = call.launches.get(key)
     if launch is None:
         launch = bind_wgrad(grad, code, saved, x, dweight, dbias, call.geometry, call.shapes, tile)
@@ -179,7 +183,8 @@ def dgrad(
     check_device(grad)
     geometry, shapes = geometry_of(torch.Size(x_size), weight.shape, layer)
     dx = empty_in_format(x_size, grad, channels_last)
-    conv_relu_pool_dgrad(grad, _given(code), _given(saved), weight, dx, geometry, shapes)
+    given = _given(code)
+    conv_relu_pool_dgrad(grad, given, in_strides_of(given, _given(saved)), weight, dx, geometry, shapes)
     return dx
 
 
@@ -197,7 +202,8 @@ def wgrad(
     geometry, shapes = geometry_of(x.shape, weight.shape, layer)
     dweight = torch.empty_like(weight) if needs_weight else None
     dbias = grad.new_empty(weight.shape[0]) if needs_bias else None
-    conv_relu_pool_wgrad(grad, _given(code), _given(saved), x, dweight, dbias, geometry, shapes)
+    given = _given(code)
+    conv_relu_pool_wgrad(grad, given, in_strides_of(given, _given(saved)), x, dweight, dbias, geometry, shapes)
     return or_nothing(dweight, grad), or_nothing(dbias, grad)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kernels.conv_relu_pool_epilogue import adds_bias, conv_relu_pool_epilogue, conv_relu_pool_unpool
 from kernels.layer_call import Blank, LayerCall
-from kernels.memory_format import empty_in_format, is_channels_last
+from kernels.memory_format import empty_in_format, in_strides_of, is_channels_last
 from kernels.operator_implementations import input_gradient, launch_forward, weight_gradient
 from kernels.plan import Choice, LayerPlan, linear_part
 
@@ -147,7 +147,7 @@ class PlannedLayer:
         if self.is_linear:
             return grad
         g = self.conv.allocate()
-        conv_relu_pool_unpool(grad, code, saved, g, self.call.geometry, self.call.shapes)
+        conv_relu_pool_unpool(grad, code, in_strides_of(code, saved), g, self.call.geometry, self.call.shapes)
         return g
 
     def _convolution_backward(
@@ -168,12 +168,13 @@ class PlannedLayer:
         )
 
     def pre_activation(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The convolution once more, by the library that computed it in forward."""
+        """The convolution once more, by the library that computed it in forward and in its dtype."""
         conv = self.conv.allocate()
         if self.plan.forward.way == "fused":
             launch_forward(x, weight, bias, conv, None, None, self.linear)
             return conv
-        return _in_strides(self._convolution(x, weight, bias), conv.stride())
+        with torch._C._DisableAutocast():  # backward may run under it
+            return _in_strides(self._convolution(x, weight, bias), conv.stride())
 
 
 def _in_strides(result: Tensor, strides: tuple[int, ...]) -> Tensor:

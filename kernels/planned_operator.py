@@ -23,7 +23,16 @@ from kernels.arguments import Layer, layer_from_text
 from kernels.launch import operand_kind
 from kernels.layer_call import LayerCall, layer_call
 from kernels.memory_format import empty_in_format, output_format
-from kernels.operator_autograd import apply, asked_for, autograd_internal, is_differentiated
+from kernels.operator_autograd import (
+    apply,
+    asked_for,
+    autograd_internal,
+    edges_to,
+    is_differentiated,
+    is_smooth,
+    may_record,
+    record_backward,
+)
 from kernels.operator_implementations import may_skip_dispatcher, or_nothing
 from kernels.plan import LayerPlan, decide, is_given, plan_from_text
 from kernels.plan_table import generation
@@ -168,25 +177,30 @@ class PlannedConvReLUPool(_SingleLevelFunction):
         winner: Tensor | None
         if direct is not None:
             y, code, winner = direct.forward(x, weight, bias)
-            again = direct.call.smooth_average
+            smooth, again = direct.call.geometry.smooth, direct.call.smooth_average
         else:
             y, code, winner = ops.conv_relu_pool_planned_forward(x, weight, bias, layer, plan)
-            settings = layer_from_text(layer)
-            again = settings.pool == "avg" and settings.activation in ("silu", "gelu")
+            smooth = is_smooth(layer)
+            again = smooth and layer_from_text(layer).pool == "avg"
             ctx.channels_last = output_format(x)
         x_needed = ctx.needs_input_grad[1] or again
-        ctx.save_for_backward(x if x_needed else None, weight, bias if again else None, code, winner)
+        kept_bias = bias.detach().clone() if again and bias is not None else None  # bias may be edited after forward
+        ctx.save_for_backward(x if x_needed else None, weight, kept_bias, code, winner)
         ctx.set_materialize_grads(False)
         ctx.x_size, ctx.layer, ctx.plan, ctx.direct = x.shape, layer, plan, direct
+        ctx.edges = edges_to(None if x_needed else x, bias) if smooth else None
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
         if grad is None:
             return None, None, None, None, None, None
+        recording = torch.is_grad_enabled()
+        if recording and ctx.edges is not None and may_record():
+            return record_backward(PlannedConvReLUPool.backward, ctx, grad)
         x, weight, bias, code, saved = ctx.saved_tensors
         needs, direct = asked_for(ctx), ctx.direct
-        if direct is not None and not torch.is_grad_enabled() and may_skip_dispatcher(grad):
+        if direct is not None and not recording and may_skip_dispatcher(grad):
             return *direct.backward(grad, code, saved, x, weight, bias, needs), None, None, None
         channels_last = direct.call.x_channels_last if direct is not None else ctx.channels_last
         gradients = ops.conv_relu_pool_planned_backward(

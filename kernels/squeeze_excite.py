@@ -47,9 +47,9 @@ def squeeze_excite_kernel(
 ):  # fmt: skip
     # One program: y of BLOCK_C channels of one image over one share of its pixels.
     n, offs_c, mask_c = image_rows(channels, BLOCK_C)
+    offs_c = offs_c.to(OFFSET)
     gate = load_row(gate_ptr + n * stride_sn, offs_c * stride_sc, mask_c, ACC)
     factor = (1.0 / (1.0 + tl.exp(-gate)))[:, None]
-    offs_c = offs_c.to(OFFSET)
     start = tl.program_id(1) * pixels_per_split
     for step in range(tl.cdiv(pixels_per_split, BLOCK_P)):
         offs_p = (start + step * BLOCK_P + tl.arange(0, BLOCK_P)).to(OFFSET)
@@ -73,10 +73,10 @@ def squeeze_excite_backward_kernel(
 ):  # fmt: skip
     # One program: dx (strides y) and the sum of grad * x of BLOCK_C channels of one image over one share of its pixels.
     n, offs_c, mask_c = image_rows(channels, BLOCK_C)
+    offs_c = offs_c.to(OFFSET)
     gate = load_row(gate_ptr + n * stride_sn, offs_c * stride_sc, mask_c, ACC)
     factor = (1.0 / (1.0 + tl.exp(-gate)))[:, None]
     row = n * channels + offs_c
-    offs_c = offs_c.to(OFFSET)
     total = tl.zeros([BLOCK_C, BLOCK_P], dtype=ACC)
     start = tl.program_id(1) * pixels_per_split
     for step in range(tl.cdiv(pixels_per_split, BLOCK_P)):
@@ -111,7 +111,7 @@ def excite(x: Tensor, gate: Tensor) -> Tensor:
     launch(
         squeeze_excite_kernel, image_grid(x, tile),
         x, gate, y, *image_scalars(x, tile), *image_strides(x), *gate.stride()[:2], *image_strides(y),
-        **image_keywords(x, tile, y),
+        **image_keywords(x, tile, y, gate),
     )  # fmt: skip
     return y
 
@@ -137,7 +137,7 @@ def excite_backward(grad: Tensor, x: Tensor, gate: Tensor, needs_x: bool, needs_
         squeeze_excite_backward_kernel, image_grid(x, tile),
         grad, x, gate, dx, sums, *image_scalars(x, tile), x.shape[0] * x.shape[1],
         *image_strides(grad), *image_strides(x), *gate.stride()[:2], *image_strides(like),
-        **image_keywords(grad, tile, x, like),
+        **image_keywords(grad, tile, x, like, gate),
     )  # fmt: skip
     if sums is not None and dgate is not None:
         reduce_image_sums(dgate, sums, 1, gate)

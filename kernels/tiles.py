@@ -132,13 +132,15 @@ DGRAD = (
     Shipped(64, 16, 16, TF32),
     Shipped(64, 64, 16, TF32),
     Shipped(32, 16, 16, ("ieee",)),
-    Shipped(64, 32, 16, ("ieee",)),
+    Shipped(64, 32, 16, ("ieee",), targets=("cuda:80", "cuda:86", "cuda:90", "hip:gfx942")),
+    Shipped(32, 32, 16, ("ieee",), targets=("cuda:100",)),  # 64 rows become TF32 there, asked for or not (Triton 3.7.1)
     Shipped(64, 16, 16, HALF, heavy=True),
     Shipped(64, 32, 16, HALF, heavy=True),
     Shipped(64, 64, 16, HALF, heavy=True, targets=LARGE_REGISTER_REUSE),
     Shipped(64, 64, 32, HALF, heavy=True, targets=("cuda:90",)),
     Shipped(16, 16, 16, TF32, heavy=True),
-    Shipped(32, 32, 16, ("ieee",), heavy=True),
+    Shipped(32, 32, 16, ("ieee",), heavy=True, targets=("cuda:80", "cuda:86", "cuda:100", "hip:gfx942")),
+    Shipped(32, 32, 16, ("ieee",), heavy=True, warps=8, targets=("cuda:90",)),  # with four, 8 bytes of spills in NCHW
 )
 WGRAD = (
     Shipped(16, 32, 32, TENSOR),
@@ -237,14 +239,19 @@ def heavy_gradient(geometry: Geometry) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def forward_tile(geometry: Geometry, num_outputs: int, target: str, operands: str) -> ForwardTile:
-    """The tile forward runs with; num_outputs = N * pooled pixels."""
+def forward_tile(
+    geometry: Geometry, num_outputs: int, target: str, operands: str, channels_last: bool = True
+) -> ForwardTile:
+    """The tile forward runs with; num_outputs = N * pooled pixels. `channels_last`: x's channels are one element apart;
+    where they are not, the larger tiles would spill on GPUs with few registers (16 bytes on sm_80)."""
     joint = joint_elements(geometry)
     if target == "interpreter":
         block_c = _power_of_two(geometry.taps * geometry.channels, 1, 512)
         block_p = _power_of_two(num_outputs, 1, max(_INTERPRETER_ELEMENTS // (block_c * joint), 1))
         return ForwardTile(_power_of_two(geometry.filters, 8, 64), block_p, block_c, joint, flat=True)
     fitting = [s for s in shipped_forward(geometry) if operands in s.operands and target in s.targets]
+    if not channels_last and target in FEW_REGISTERS:
+        fitting = [s for s in fitting if s.rows * s.columns <= 64 * 64]
 
     def cost(s: Shipped) -> tuple[float, int]:
         programs = -(-geometry.filters // s.rows) * -(-num_outputs * joint // s.columns) * geometry.groups
@@ -254,13 +261,18 @@ def forward_tile(geometry: Geometry, num_outputs: int, target: str, operands: st
 
 
 @functools.lru_cache(maxsize=4096)
-def dgrad_tile(geometry: Geometry, num_pixels: int, target: str, operands: str) -> DgradTile | WindowedDgradTile:
-    """The tile the input gradient runs with; num_pixels = N * input pixels of one stride phase."""
+def dgrad_tile(
+    geometry: Geometry, num_pixels: int, target: str, operands: str, channels_last: bool = True
+) -> DgradTile | WindowedDgradTile:
+    """The tile the input gradient runs with; num_pixels = N * input pixels of one stride phase.
+
+    `channels_last`: the channels of gradient, codes and input are one element apart.
+    """
     if target == "interpreter":
         block_k = _power_of_two(geometry.taps * geometry.filters, 1, 512)
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_k, 1))
         return DgradTile(block_p, _power_of_two(geometry.channels, 1, 64), block_k, flat=True)
-    windowed = windowed_dgrad_tiles(geometry, num_pixels, target, operands)
+    windowed = windowed_dgrad_tiles(geometry, num_pixels, target, operands, channels_last)
     if windowed:
         return windowed[0]
     rows, columns = num_pixels, geometry.channels
@@ -269,9 +281,9 @@ def dgrad_tile(geometry: Geometry, num_pixels: int, target: str, operands: str) 
 
 @functools.lru_cache(maxsize=4096)
 def wgrad_tile(
-    geometry: Geometry, num_pixels: int, target: str, operands: str, programs_wanted: int
+    geometry: Geometry, num_pixels: int, target: str, operands: str, programs_wanted: int, channels_last: bool = True
 ) -> WgradTile | WindowedWgradTile:
-    """The tile the weight gradient runs with; num_pixels = N * convolution output pixels.
+    """The tile the weight gradient runs with; num_pixels = N * convolution output pixels, channels_last as for dgrad.
 
     `programs_wanted` programs at least should be in flight; the split over pixels supplies what the weight's own
     tiles do not. It depends on the device and the shapes only, so the sum's order, and its bits, repeat.
@@ -282,7 +294,7 @@ def wgrad_tile(
         block_p = _power_of_two(num_pixels, 1, max(_INTERPRETER_ELEMENTS // block_n, 1))
         blocks = -(-num_pixels // block_p)
         return WgradTile(_power_of_two(geometry.filters, 1, 64), block_n, block_p, splits=min(blocks, 2))
-    windowed = windowed_wgrad_tiles(geometry, num_pixels, target, operands, programs_wanted)
+    windowed = windowed_wgrad_tiles(geometry, num_pixels, target, operands, programs_wanted, channels_last)
     if windowed and geometry.windows_per_pixel == 1:
         return windowed[0]  # windows that overlap make more products this way
     chosen = _choose(WGRAD, target, operands, heavy_gradient(geometry), geometry.filters, columns)

@@ -48,7 +48,7 @@ _FROM_SHARED = ("cuda:90", "cuda:100")
 not pipelined (seen on sm_80), and the general wgrad kernel's are."""
 # For 16-bit operands, each with the targets it is compiled for; in the order of preference where several waste as
 # little. A wgrad tile's `splits` is 1 here. PLAIN tiles leave no registers for more than a window of two columns that
-# no other overlaps.
+# no other overlaps, in channels_last tensors: where channels are far apart every element has an address of its own.
 PLAIN_DGRAD: tuple[tuple[WindowedDgradTile, tuple[str, ...]], ...] = (
     (WindowedDgradTile(128, 256, 64, warps=8), _HOPPER),
     (WindowedDgradTile(128, 128, 64, warps=8), _HOPPER),
@@ -137,12 +137,14 @@ def fits_wgrad(geometry: Geometry) -> bool:
     )
 
 
-def windowed_dgrad_tiles(geometry: Geometry, num_pixels: int, target: str, operands: str) -> list[WindowedDgradTile]:
+def windowed_dgrad_tiles(
+    geometry: Geometry, num_pixels: int, target: str, operands: str, channels_last: bool = True
+) -> list[WindowedDgradTile]:
     """The shipped tiles that may run the layer's input gradient there, the rule's choice first; none: it does not fit.
 
-    num_pixels as for `tiles.dgrad_tile`. The rule: of the tiles that give every multiprocessor a program the one of
-    least cost, a block of channels costing its channels and as much again as 64 for the choice of the gradient; of
-    equals the first in the list. Where none gives enough, the smallest.
+    num_pixels and channels_last as for `tiles.dgrad_tile`. The rule: of the tiles that give every multiprocessor a
+    program the one of least cost, a block of channels costing its channels and as much again as 64 for the choice of
+    the gradient; of equals the first in the list. Where none gives enough, the smallest.
     """
     if operands != "half" or not fits_dgrad(geometry):
         return []
@@ -156,20 +158,21 @@ def windowed_dgrad_tiles(geometry: Geometry, num_pixels: int, target: str, opera
             return True, tile.block_p * tile.block_c
         return False, columns * (tile.block_c + _CHOICE_CHANNELS)
 
-    shipped = (*PLAIN_DGRAD, *ANY_DGRAD) if is_plain(geometry) else ANY_DGRAD
+    shipped = (*PLAIN_DGRAD, *ANY_DGRAD) if channels_last and is_plain(geometry) else ANY_DGRAD
     tiles = (replace(t, block_k=min(t.block_k, step)) for t, targets in shipped if target in targets)
     fitting = (t for t in tiles if dgrad_shared_bytes(t, geometry) <= _SHARED_BYTES[target])
     return sorted(dict.fromkeys(fitting), key=cost)
 
 
 def windowed_wgrad_tiles(
-    geometry: Geometry, num_pixels: int, target: str, operands: str, programs_wanted: int
+    geometry: Geometry, num_pixels: int, target: str, operands: str, programs_wanted: int, channels_last: bool = True
 ) -> list[WindowedWgradTile]:
     """The shipped tiles that may run the layer's weight gradient there, the one that wastes least first; none: it
-    does not fit, or each would waste half of what it computes. num_pixels and programs_wanted as for
+    does not fit, or each would waste half of what it computes. num_pixels, programs_wanted and channels_last as for
     `tiles.wgrad_tile`; two programs a multiprocessor are wanted where the smaller tiles want four.
     """
-    if operands != "half" or not fits_wgrad(geometry):
+    gathered = not channels_last and geometry.rank > 1  # spills where channels are far apart (8 bytes, seen on sm_100)
+    if operands != "half" or gathered or not fits_wgrad(geometry):
         return []
     outputs = num_pixels // (geometry.pool_stride_d * geometry.pool_stride_h * geometry.pool_stride_w)
     exact = geometry.channels * geometry.filters * geometry.kernel_w

@@ -24,8 +24,16 @@ ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("kernels", "tests/__init__.py", "tests/kernels", "tests/faults", "pyproject.toml")
 """What the tests of the kernels need."""
 DETECTOR = "tests/faults/test_detector.py"
-NORM_DETECTOR = "tests/faults/test_norm_detector.py"
-BOX_DETECTOR = "tests/faults/test_box_detector.py"
+DETECTORS = {
+    "norm_": "tests/faults/test_norm_detector.py",
+    "hopper_": "tests/faults/test_box_detector.py",
+    "few_channels_": "tests/faults/test_box_detector.py",
+    "box_": "tests/faults/test_box_detector.py",
+    "address_": "tests/kernels/test_large_offsets.py",
+    "saved_": "tests/kernels/test_saved_layouts.py",
+    "unmet_": "tests/kernels/test_edge_cases_values.py",
+}
+"""By the mutation's name, the fast tests that look at what it changes, where they are others than `DETECTOR`."""
 LONG = ("test_compile_check.py", "test_op_db.py", "test_random_geometry.py", "test_error_rule.py")
 """Modules of tests/kernels left out: minutes each, or (the last) about no kernel."""
 DETECTOR_LIMIT_S, WHOLE_LIMIT_S = 300, 1800
@@ -135,9 +143,7 @@ def plant(mutation: Mutation, tree: Path, tests: Sequence[str], limit_s: float) 
 
 def detector_of(mutation: Mutation) -> str:
     """The fast tests that look at what the mutation changes."""
-    if mutation.name.startswith("norm_"):
-        return NORM_DETECTOR
-    return BOX_DETECTOR if mutation.name.startswith(("hopper_", "few_channels_", "box_")) else DETECTOR
+    return next((tests for prefix, tests in DETECTORS.items() if mutation.name.startswith(prefix)), DETECTOR)
 
 
 def plant_all(

@@ -4,6 +4,7 @@ Not listed, because no test on a CPU could tell: offsets that `keep_in_range` pu
 lines whose fault another line makes good (`tl.minimum` under a mask, the running maximum's first value).
 """
 
+from tests.faults.mutations_of_addresses import SAVED, UNMET, WIDE
 from tests.faults.mutations_of_box_kernels import BOX, FEW_CHANNELS, HOPPER
 from tests.faults.mutations_of_kernels import CALL, DEPTHWISE, DGRAD, FORWARD, REDUCE, WGRAD
 from tests.faults.mutations_of_norms import NORM
@@ -24,6 +25,9 @@ MUTATIONS = (
     *EPILOGUE,
     *WINDOWED,
     *NORM,
+    *WIDE,
+    *SAVED,
+    *UNMET,
     *WINDOW,
     *DEVICE,
 )

@@ -81,7 +81,7 @@ FEW_CHANNELS = tuple(
             "TAP % G.kernel_w * G.dilation_h",
         ),
         ("_taps", "odd_before_even", "tap", "tl.join(even, odd)", "tl.join(odd, even)"),
-        ("_taps", "channel_of_first", "tap", "FIRST % G.channels * stride_xc", "0 * stride_xc"),
+        ("_taps", "channel_of_first", "tap", "(wide + FIRST % G.channels) * stride_xc", "wide * stride_xc"),
         ("_prepare", "boxes_floor", "grid", "triton.cdiv(conv_h, tile.block_h)", "max(conv_h // tile.block_h, 1)"),
     )
 )

@@ -121,9 +121,12 @@ def _float32_products(precision: str) -> Iterator[None]:
     convolutions.fp32_precision = before  # type: ignore[attr-defined]
 
 
-@pytest.fixture
-def ieee_float32() -> Iterator[None]:
-    """float32 is multiplied as float32, in cuDNN and in the kernels: TF32 has an error of its own."""
+@pytest.fixture(autouse=True)
+def ieee_float32(request: pytest.FixtureRequest) -> Iterator[None]:
+    """float32 is multiplied as float32, in cuDNN and in the kernels: PyTorch's default, TF32, has errors of its own."""
+    if "tf32_float32" in request.fixturenames:
+        yield
+        return
     with _float32_products("ieee"):
         yield
 

@@ -1,5 +1,6 @@
 """Refusals that the numbered edge cases do not cover, and the text a layer's settings travel as."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +21,11 @@ def tensors() -> tuple[torch.Tensor, torch.Tensor]:
         ({"stride": 1}, {"stride": True}),
         ({"stride": 1}, {"stride": 1.0}),
         ({"stride": (1, 1)}, {"stride": (True, 1.0)}),
+        ({"stride": np.int64(1)}, {"stride": np.True_}),
+        ({"stride": (np.int64(1), 1)}, {"stride": (np.True_, 1)}),
         ({"groups": 1}, {"groups": True}),
+        ({"groups": np.int64(1)}, {"groups": True}),
+        ({"pool": MaxPool(np.int64(1))}, {"pool": MaxPool(True)}),  # type: ignore[arg-type]
         ({"pool": MaxPool(2)}, {"pool": MaxPool(2.0)}),  # type: ignore[arg-type]
         ({"pool": MaxPool((2, 2))}, {"pool": MaxPool((2, 2.0))}),  # type: ignore[arg-type]
         ({"pool": MaxPool(2, ceil_mode=True)}, {"pool": MaxPool(2, ceil_mode=1)}),  # type: ignore[arg-type]
@@ -75,6 +80,15 @@ def test_an_element_beyond_16_bits_gets_its_gradient() -> None:
     conv_relu_pool_dgrad(grad, code, None, weight, dx, geometry, shapes)
     assert dx.nonzero().tolist() == [[0, 0, 181, 181]]
     assert dx[0, 0, 181, 181] == 3
+
+
+def test_integers_of_numpy_make_the_same_layer_as_pythons() -> None:
+    one, two = np.uint8(1), np.int64(2)
+    found = parse_layer((3, 3), one, (two, one), two, one, "relu", MaxPool(two, (one, 1), one, two))  # type: ignore[arg-type]
+    assert found == parse_layer((3, 3), 1, (2, 1), 2, 1, "relu", MaxPool(2, (1, 1), 1, 2))
+    assert found.text() == parse_layer((3, 3), 1, (2, 1), 2, 1, "relu", MaxPool(2, (1, 1), 1, 2)).text()
+    numbers = [found.groups, *found.stride, *found.padding, *found.dilation, *found.window, *found.pool_stride]
+    assert all(type(n) is int for n in (*numbers, *found.pool_padding, *found.pool_dilation))
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

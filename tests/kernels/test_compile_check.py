@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from kernels.compile_check import main
+from kernels import compile_check
+from kernels.compile_check import Row, main
 
 # Between them: tensor-core and plain products, flat and blocked reductions, overlapping windows, boxes of pixels.
 CASES = ("3x3_pool2", "lenet2", "overlap_3_2")
@@ -81,6 +82,44 @@ print([row.problem for row in rows if "forward" in row.kernel])
 def test_shared_memory_over_the_targets_limit_is_reported() -> None:
     done = run_python("-c", _SHARED)
     assert "shared memory over 1024" in done.stdout, done.stdout + done.stderr
+
+
+_NO_TENSOR_CORES = """
+from kernels import cross_compile
+real = cross_compile._read_cubin
+cross_compile._read_cubin = lambda compiled: (*real(compiled)[:2], 0, 0)
+rows = list(cross_compile.compile_cases("cuda:90", ("lenet1",)))
+print([row.problem for row in rows if "forward" in row.kernel and row.dtype == "bf16"])
+print([row.problem for row in rows if "forward" in row.kernel and row.dtype == "fp32"])
+"""
+
+
+def test_missing_tensor_core_instructions_are_reported_where_they_are_expected() -> None:
+    done = run_python("-c", _NO_TENSOR_CORES)
+    lines = done.stdout.splitlines()
+    assert lines == ["['no tensor-core instruction']", "['']"], done.stdout + done.stderr
+
+
+_TF32_FOR_IEEE = """
+from kernels import cross_compile
+real = cross_compile._read_cubin
+cross_compile._read_cubin = lambda compiled: (*real(compiled)[:2], 7, 0)
+rows = list(cross_compile.compile_cases("cuda:90", ("lenet1",)))
+print([row.problem for row in rows if "forward" in row.kernel and row.dtype == "fp32"])
+"""
+
+
+def test_tensor_cores_under_exact_float32_are_reported() -> None:
+    done = run_python("-c", _TF32_FOR_IEEE)
+    assert done.stdout.splitlines() == ["['tensor-core instructions in exact float32']"], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("problems", "status"), [(["spills"], 1), (["", "spills"], 1), ([], 1), (["", ""], 0)])
+def test_exit_status(problems: list[str], status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    rows = [Row("cuda:90", "case", "bf16", "kernel", "tile", 1, 0, 0, 0, 0, 0, problem) for problem in problems]
+    monkeypatch.setattr(compile_check, "compile_rows", lambda *_: iter(rows))
+    assert main([]) == status
 
 
 def test_unknown_target_is_refused_with_the_known_ones_named(capsys: pytest.CaptureFixture[str]) -> None:

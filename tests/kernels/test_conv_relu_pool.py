@@ -94,8 +94,14 @@ def test_pytorch_convolution_and_pooling_do_raise_there(no_pytorch_layers: None)
         torch.nn.functional.avg_pool2d(x, 2)
 
 
+REPEATED = (
+    "padded_3x3_pool_2", "resnet_stem", "groups", "depthwise_times_two", "depthwise_average", "no_pool", "average",
+    "silu_max", "gelu_average", "video_overlap",
+)  # fmt: skip
+
+
 @every_dtype
-@pytest.mark.parametrize("name", ["padded_3x3_pool_2", "resnet_stem", "groups", "average", "silu_max", "video_overlap"])
+@pytest.mark.parametrize("name", REPEATED)
 def test_two_calls_are_equal_to_the_bit(name: str, dtype: torch.dtype) -> None:
     inputs, _ = error_rule.draw(NAMED[name], dtype, seed=4)
     inputs = error_rule.Inputs(*(None if t is None else t.to(DEVICE) for t in vars(inputs).values()))  # type: ignore[arg-type]

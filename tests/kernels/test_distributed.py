@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from kernels import conv_relu_pool
+from tests.kernels.exact import DEVICE
 
 WORLD = 2
 
@@ -29,16 +30,16 @@ class Layer(nn.Module):
 
 
 def batch() -> torch.Tensor:
-    return torch.randint(-2, 3, (2 * WORLD, 3, 8, 6), generator=torch.Generator().manual_seed(1)).float()
+    return torch.randint(-2, 3, (2 * WORLD, 3, 8, 6), generator=torch.Generator().manual_seed(1)).float().to(DEVICE)
 
 
 def run_rank(rank: int, port: int, folder: str) -> None:
     """One process: its share of the batch through the wrapped layer; its averaged gradients into a file."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
     dist.init_process_group("gloo", rank=rank, world_size=WORLD)
-    layer = DistributedDataParallel(Layer())
+    layer = DistributedDataParallel(Layer().to(DEVICE))
     layer(batch().chunk(WORLD)[rank]).sum().backward()
-    torch.save([p.grad for p in layer.parameters()], Path(folder) / f"{rank}.pt")
+    torch.save([p.grad.cpu() for p in layer.parameters()], Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -47,9 +48,9 @@ def test_two_ranks_average_to_the_gradients_of_the_whole_batch(tmp_path: Path) -
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(run_rank, args=(port, str(tmp_path)), nprocs=WORLD)
-    layer = Layer()
+    layer = Layer().to(DEVICE)
     layer(batch()).sum().backward()
     for rank in range(WORLD):
         for got, whole in zip(torch.load(tmp_path / f"{rank}.pt"), layer.parameters(), strict=True):
             assert whole.grad is not None
-            assert torch.equal(got * WORLD, whole.grad)
+            assert torch.equal(got * WORLD, whole.grad.cpu())

@@ -62,6 +62,16 @@ def test_35_dtypes_that_are_no_floats_refused(dtype: torch.dtype) -> None:
         ours(*(t.to(dtype) for t in tensors()))
 
 
+@pytest.mark.parametrize("which", ["weight", "bias"])
+@pytest.mark.parametrize("other", [torch.int64, torch.bool, torch.complex64], ids=str)
+def test_35_autocast_turns_nothing_else_into_floats(which: str, other: torch.dtype) -> None:
+    given = dict(zip(("x", "weight", "bias"), tensors(), strict=True))
+    given[which] = given[which].to(other)
+    refusal = rf"Input type \(torch.float32\) and {which} type \({other}\) should be the same"
+    with torch.autocast(DEVICE, torch.bfloat16), pytest.raises(ArgumentError, match=refusal):
+        conv_relu_pool(**given, backend="triton")
+
+
 @pytest.mark.parametrize("which", ["x", "weight", "bias"])
 @pytest.mark.parametrize("backend", ["triton", "cudnn"])
 def test_36_different_devices_refused(which: str, backend: str) -> None:
@@ -107,6 +117,23 @@ def test_37_autocast_takes_mixed_dtypes_and_leaves_float64_alone() -> None:
             ours(x.double(), weight, bias)
     with pytest.raises(ArgumentError, match="should be the same"):
         ours(x.bfloat16(), weight, bias)
+
+
+@every_layer
+def test_37_backward_under_autocast_computes_as_forward_did(layer: dict[str, Any]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(t.shape, generator=generator).to(DEVICE) for t in tensors()]
+    outcomes = []
+    for under_autocast in (False, True):
+        leaves = [t.clone().requires_grad_() for t in given]
+        y = ours(*leaves, **layer)
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=under_autocast):
+            y.sum().backward()
+        outcomes.append([leaf.grad for leaf in leaves])
+    for plain, autocast in zip(*outcomes, strict=True):
+        assert plain is not None
+        assert autocast is not None
+        assert torch.equal(plain, autocast)
 
 
 # 38: what is asked for.
@@ -195,6 +222,27 @@ def test_39_a_saved_tensor_edited_in_place_is_an_error(layer: dict[str, Any], ed
         y.sum().backward()
 
 
+@pytest.mark.parametrize("bias_kind", ["leaf", "constant", "inference"])
+@every_layer
+def test_39_the_bias_is_not_needed_any_more(layer: dict[str, Any], bias_kind: str) -> None:
+    """No convolution's backward looks at it: it may be edited in place, and be an inference tensor (case 41)."""
+    outcomes = []
+    for device, function in ((DEVICE, ours), ("cpu", conv_relu_pool_reference)):
+        x, weight, bias = (t.to(device) for t in tensors())
+        if bias_kind == "inference":
+            with torch.inference_mode():
+                bias = bias.clone()
+        leaves = [x.requires_grad_(), weight.requires_grad_()]
+        if bias_kind == "leaf":
+            leaves.append(bias.requires_grad_())
+        y = function(x, weight, bias, **layer)
+        with torch.inference_mode(bias_kind == "inference"), torch.no_grad():
+            bias.add_(1)
+        outcomes.append(torch.autograd.grad(y.sum(), leaves))
+    for found, expected in zip(*outcomes, strict=True):
+        torch.testing.assert_close(found.cpu(), expected)
+
+
 @every_layer
 def test_39_the_output_may_be_edited_in_place(layer: dict[str, Any]) -> None:
     leaves, others = ([t.requires_grad_() for t in tensors()] for _ in range(2))
@@ -250,10 +298,56 @@ def test_42_second_derivatives_are_refused(layer: dict[str, Any]) -> None:
         dx.sum().backward()
 
 
-def test_42_first_derivatives_with_create_graph_are_right() -> None:
+def penalty(function: Callable[..., Tensor], given: list[Tensor], asked: int, by: int, results: bool) -> Tensor:
+    """Derivative, by one input, of a loss with a penalty on the gradient by another; y's own gradient is a constant.
+    `results`: the inputs are results of other operators."""
+    leaves = [t.clone().requires_grad_(i in (asked, by)) for i, t in enumerate(given)]
+    inputs = [leaf * 1 for leaf in leaves] if results else leaves
+    y = function(*inputs)
+    (gradient,) = torch.autograd.grad(y.sum(), inputs[asked], create_graph=True)
+    return torch.autograd.grad(0 * y.sum() + gradient.square().sum(), inputs[by])[0]
+
+
+@pytest.mark.parametrize("results", [False, True], ids=["leaves", "results"])
+@pytest.mark.parametrize("by", range(3), ids=["by x", "by weight", "by bias"])
+@pytest.mark.parametrize("asked", range(3), ids=["dx", "dweight", "dbias"])
+@every_layer
+def test_42_a_penalty_on_a_gradient_is_right_or_refused(
+    layer: dict[str, Any], asked: int, by: int, results: bool
+) -> None:
+    """Also where the gradient depends on an input only through what forward saved, and that input was not saved."""
+    found: Tensor | str
+    try:
+        found = penalty(lambda *t: ours(*t, **layer), list(tensors()), asked, by, results)
+    except NotImplementedError as refusal:
+        found = str(refusal)
+    if isinstance(found, str):
+        assert "no second derivative: use backend='cudnn'" in found
+    else:
+        there = [t.cpu() for t in tensors()]
+        expected = penalty(lambda *t: conv_relu_pool_reference(*t, **layer), there, asked, by, results)
+        torch.testing.assert_close(found.cpu(), expected)
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+def test_42_refusing_keeps_no_input_that_backward_does_without(activation: str) -> None:
+    """Weight is frozen: forward notes where x and bias come from, and no more."""
+    x, weight, bias = tensors()
+    inputs = [t.requires_grad_() * 1 for t in (x, bias)]
+    node: Any = ours(inputs[0], weight, inputs[1], activation=activation).grad_fn
+    edges = node.edges or ()
+    assert len(edges) == (2 if activation == "silu" else 0)
+    assert all(t.untyped_storage().nbytes() == 0 for t in edges)
+    kept = {t.untyped_storage().data_ptr() for t in node.saved_tensors if t is not None}
+    assert not kept & {t.untyped_storage().data_ptr() for t in inputs}
+
+
+@every_layer
+def test_42_first_derivatives_with_create_graph_are_right(layer: dict[str, Any]) -> None:
     leaves = [t.requires_grad_() for t in tensors()]
-    plain = torch.autograd.grad(ours(*leaves).sum(), leaves)
-    for found, expected in zip(torch.autograd.grad(ours(*leaves).sum(), leaves, create_graph=True), plain, strict=True):
+    plain = torch.autograd.grad(ours(*leaves, **layer).sum(), leaves)
+    recorded = torch.autograd.grad(ours(*leaves, **layer).sum(), leaves, create_graph=True)
+    for found, expected in zip(recorded, plain, strict=True):
         assert torch.equal(found, expected)
 
 
@@ -323,7 +417,7 @@ def test_42_checkpointing_recomputes_the_same() -> None:
         assert torch.equal(found.grad, expected.grad)  # type: ignore[arg-type]
 
 
-# 44: repeatability, here over threads and after other work; on every kind of layer in `test_conv_relu_pool`.
+# 44: repeatability, here over threads; `test_conv_relu_pool` repeats ten kinds of layer, `REPEATED`.
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool
+from kernels.arguments import parse_layer
+from kernels.operator_implementations import fake_infer
 from tests.kernels.exact import DEVICE, assert_as_pytorch, assert_equal, integers, placed
 
 LAST = torch.channels_last
@@ -64,6 +66,27 @@ def test_22_channels_last_of_x_or_weight_gives_channels_last(x_last: bool, weigh
     assert y.is_contiguous() != (x_last or weight_last)
     assert dx.stride() == x.stride()
     assert dweight.stride() == weight.stride()
+
+
+@pytest.mark.parametrize("pool", [MaxPool(2), AvgPool(2), None], ids=repr)
+@pytest.mark.parametrize("spatial", [2, 3])
+@pytest.mark.parametrize(("x_last", "weight_last"), [(True, True), (True, False), (False, True)])
+def test_22_no_images_give_contiguous(x_last: bool, weight_last: bool, spatial: int, pool: Any) -> None:
+    """As in PyTorch; dw keeps the weight's format. dx, without a number, is contiguous."""
+    last = LAST if spatial == 2 else torch.channels_last_3d
+    x, weight = torch.zeros(0, 3, *(7, 8, 4)[:spatial]), random(4, 3, *(3, 2, 2)[:spatial])
+    x, weight = (x.to(memory_format=last) if x_last else x), (weight.to(memory_format=last) if weight_last else weight)
+    leaves = [t.to(DEVICE).requires_grad_() for t in (x, weight)]
+    y = conv_relu_pool(*leaves, pool=pool, backend="triton")
+    expected = conv_relu_pool(x, weight, pool=pool, backend="cudnn")
+    assert y.shape == expected.shape
+    assert y.stride() == expected.stride()
+    dx, dweight = torch.autograd.grad(y.sum(), leaves)
+    assert dx.is_contiguous()
+    assert dweight.stride() == weight.stride()
+    settings = (1, 0, 1, 1, "relu", pool)
+    fake = fake_infer(x.to("meta"), weight.to("meta"), None, parse_layer(tuple(weight.shape[2:]), *settings).text())
+    assert fake.stride() == y.stride()
 
 
 @pytest.mark.parametrize("last_of", ["x", "weight", "both"])

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor
 from kernels import AvgPool, MaxPool, conv_relu_pool
 from kernels.arguments import ArgumentError
 from tests.kernels.exact import DEVICE, assert_as_pytorch, integers
+from tests.kernels.guarded_memory import guarded_memory
 
 
 def random(*size: int, seed: int = 0) -> Tensor:
@@ -31,10 +33,13 @@ def assert_refused(message: str, x: Tensor, weight: Tensor, bias: Tensor | None 
 @pytest.mark.parametrize("pool", [MaxPool(2), MaxPool(3, 1, 1), AvgPool(2), None], ids=repr)
 @pytest.mark.parametrize("groups", [1, 2])
 def test_01_no_images(pool: Any, groups: int) -> None:
+    """In memory that starts as NaN: fresh memory often happens to be zeros."""
     x, weight, bias = torch.zeros(0, 2, 5, 6), random(4, 2 // groups, 3, 3), random(4)
     leaves = [t.to(DEVICE).requires_grad_() for t in (x, weight, bias)]
-    y = conv_relu_pool(*leaves, padding=1, groups=groups, pool=pool, backend="triton")
-    y.sum().backward()
+    with guarded_memory(0xFF) as allocations:
+        y = conv_relu_pool(*leaves, padding=1, groups=groups, pool=pool, backend="triton")
+        y.sum().backward()
+    assert len(allocations) >= 2  # of dweight and dbias
     expected = F.max_pool2d(F.conv2d(x, weight, bias, padding=1, groups=groups), 1)
     if pool is not None:
         expected = torch.zeros(0, 4, *((5, 6) if pool == MaxPool(3, 1, 1) else (2, 3)))
@@ -71,8 +76,20 @@ def test_05_one_pixel(spatial: int) -> None:
 @pytest.mark.parametrize("spatial", [1, 2, 3])
 def test_06_unbatched(spatial: int) -> None:
     x, weight = random(2, *(5, 6, 4)[:spatial]), random(3, 2, *(2, 3, 2)[:spatial])
-    assert_as_pytorch(x, weight, random(3), pool=MaxPool(2))
-    assert_as_pytorch(x, weight, random(3), pool=AvgPool(2))
+    for pool in (MaxPool(2), AvgPool(2), None):
+        assert_as_pytorch(x, weight, random(3), pool=pool)
+
+
+@pytest.mark.parametrize("pool", [MaxPool(2), MaxPool(1), AvgPool(2), None], ids=repr)
+@pytest.mark.parametrize("x_last", [False, True])
+def test_06_unbatched_in_other_formats(x_last: bool, pool: Any) -> None:
+    """A channels_last weight gives a channels_last result without a pool only; x cannot be channels_last."""
+    x, weight = random(2, 5, 6), random(3, 2, 2, 3).to(memory_format=torch.channels_last)
+    x = x.movedim(0, -1).contiguous().movedim(-1, 0) if x_last else x
+    assert_as_pytorch(x, weight, random(3), pool=pool)
+    assert_as_pytorch(x, weight.contiguous(), random(3), pool=pool)
+    y = conv_relu_pool(x.to(DEVICE), weight.to(DEVICE), pool=pool, backend="triton")
+    assert y.is_contiguous() == (pool is not None)
 
 
 @pytest.mark.parametrize("size", [(5, 5), (1, 2, 3, 5, 5), (5,)])
@@ -158,11 +175,26 @@ def test_12_settings_of_wrong_length_or_type_refused() -> None:
     x, weight = random(1, 1, 9, 9), random(1, 1, 3, 3)
     assert_refused("expected stride to be a single integer value or a list of 2 values", x, weight, stride=(1, 1, 1))
     assert_refused("expected padding to be a single integer value", x, weight, padding=1.5)
+    for value in (True, 1.0, np.True_, np.float32(1), torch.tensor(1)):
+        assert_refused("expected stride to be a single integer value", x, weight, stride=value)
+        assert_refused("expected dilation to be a single integer value", x, weight, dilation=(1, value))
+        assert_refused("expected pool.kernel to be a single integer value", x, weight, pool=MaxPool((1, value)))  # type: ignore[arg-type]
     assert_refused("expected pool.kernel to be a single integer value", x, weight, pool=MaxPool((2, 2, 2)))
     assert_refused("expected pool to be MaxPool, AvgPool or None", x, weight, pool=2)
     assert_refused("expected activation to be one of relu, silu, gelu or None", x, weight, activation="tanh")
     with pytest.raises(ArgumentError, match="expected backend to be one of auto, triton, cudnn, compile"):
         conv_relu_pool(x, weight, backend="cuda")
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.uint8])
+def test_12_integers_of_numpy_are_integers(integer: Any) -> None:
+    """Of any width: 200 + 200 does not fit a uint8."""
+    one, two = integer(1), integer(2)
+    x, weight = random(2, 4, 9, 8), random(6, 2, 3, 2)
+    assert_as_pytorch(x, weight, stride=two, padding=one, dilation=one, groups=two, pool=MaxPool(two, one, one, one))
+    assert_as_pytorch(x, weight, stride=(one, 2), padding=[two, one], groups=two, pool=AvgPool((two, 1), (1, two)))
+    assert_as_pytorch(random(1, 1, 3), random(1, 1, 2), padding=integer(100), pool=MaxPool(integer(100), integer(100)))
+    assert_as_pytorch(random(1, 1, 300), random(1, 1, 2), dilation=integer(120), padding=integer(120), pool=None)
 
 
 @pytest.mark.parametrize("kind", [MaxPool, AvgPool])
@@ -277,7 +309,7 @@ def test_19_groups_that_do_not_divide_refused() -> None:
     x = random(1, 4, 5, 5)
     assert_refused("expected weight to be divisible by 2 at dimension 0", x, random(3, 2, 3, 3), groups=2)
     assert_refused("to have 6 channels, but got 4 channels instead", x, random(3, 2, 3, 3), groups=3)
-    for groups in (0, -1, 1.0, True):
+    for groups in (0, -1, 1.0, True, np.True_, torch.tensor(1)):
         assert_refused("non-positive groups is not supported", x, random(4, 4, 3, 3), groups=groups)
 
 

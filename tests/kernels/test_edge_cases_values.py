@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import AvgPool, MaxPool, conv_relu_pool
-from kernels.tiles import ForwardTile
+from kernels.arguments import build_geometry, parse_layer
+from kernels.conv_relu_pool_dgrad import conv_relu_pool_dgrad
+from kernels.tiles import DgradTile, ForwardTile
+from kernels.windowed_tiles import WindowedDgradTile
 from tests.kernels.exact import DEVICE, DTYPES, assert_as_pytorch, integers
 
 NAN, INF = float("nan"), float("inf")
@@ -189,6 +192,26 @@ def test_33_a_bad_weight_spoils_what_it_meets(bad: float) -> None:
     met = dx.isfinite()
     assert torch.equal(dx[met], expected_dx[met])
     assert met[:, 1].all()
+
+
+@pytest.mark.parametrize(
+    "tile", [DgradTile(64, 16, 16, True), DgradTile(64, 16, 16, False), WindowedDgradTile(64, 16, 16)], ids=repr
+)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_33_a_bad_weight_spoils_no_pixel_that_its_stride_passes_over(
+    kernel: int, tile: DgradTile | WindowedDgradTile
+) -> None:
+    """Of stride 2, tap (0, 0) meets the pixels of even rows and columns only."""
+    weight = integers((16, 16, kernel, kernel), torch.float16, torch.Generator().manual_seed(0)).to(DEVICE)
+    weight[0, 3, 0, 0] = NAN
+    layer = parse_layer((kernel, kernel), 2, 0, 1, 1, None, None)
+    geometry, shapes = build_geometry((1, 16, 9, 9), weight.shape, layer)
+    grad = integers((1, 16, *shapes.conv[1:]), torch.float16, torch.Generator().manual_seed(1)).to(DEVICE)
+    dx = torch.empty(1, 16, 9, 9, dtype=torch.float16, device=DEVICE)
+    conv_relu_pool_dgrad(grad, None, None, weight, dx, geometry, shapes, tile)
+    met = dx[:, 3, ::2, ::2].isnan()
+    assert met.any()
+    assert dx.isnan().sum() == met.sum()
 
 
 def test_34_sums_are_kept_in_float32() -> None:

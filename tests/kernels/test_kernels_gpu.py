@@ -1,8 +1,9 @@
 """What only a GPU can show: real layers compiled in every dtype, CUDA graphs, memory, more than 2^31 elements.
 
-Where kernels are compiled, every other file of this folder runs compiled as well; this one comes on top:
+Where kernels are compiled, every other file of this folder runs compiled as well; this one comes on top, without any
+option. Its last tests need `compute-sanitizer`, of the CUDA toolkit, and are skipped without it:
 
-    pytest tests/kernels -m "gpu or not gpu"
+    pytest tests/kernels -n 0
 """
 
 import shutil
@@ -253,17 +254,21 @@ def test_43_more_than_2_31_elements_in_a_batch_for_every_gradient() -> None:
 SANITIZED = """
 import torch
 from kernels import AvgPool, MaxPool, conv_relu_pool
-for x, weight, layer in (
+for size, weight, layer in (
     ((2, 3, 9, 7), (5, 3, 3, 3), {"padding": 1}),
     ((1, 17, 7, 9), (19, 17, 2, 2), {"pool": MaxPool(3, 2, 1, ceil_mode=True)}),
     ((1, 5, 7, 9), (9, 5, 2, 2), {"pool": AvgPool(2), "stride": 2}),
     ((1, 6, 7, 9), (12, 1, 3, 2), {"groups": 6, "activation": "silu"}),
     ((1, 2, 4, 5, 6), (3, 2, 2, 2, 2), {}),
     ((2, 3, 31), (4, 3, 5), {"pool": MaxPool(2)}),
+    ((2, 40, 9, 11), (32, 40, 3, 3), {"padding": 1}),
 ):
     for dtype in (torch.float32, torch.bfloat16):
-        leaves = [torch.randn(s, device="cuda", dtype=dtype, requires_grad=True) for s in (x, weight, weight[:1])]
-        conv_relu_pool(*leaves, **layer, backend="triton").sum().backward()
+        leaves = [torch.randn(s, device="cuda", dtype=dtype) for s in (size, weight, weight[:1])]
+        if size[1] == 40:  # Hopper's forward and the windowed gradients
+            leaves[0] = leaves[0].to(memory_format=torch.channels_last)
+        y = conv_relu_pool(*(leaf.requires_grad_() for leaf in leaves), **layer, backend="triton")
+        y.backward(torch.ones_like(y))
 torch.cuda.synchronize()
 """
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+import triton.language as tl
 
 from kernels import launch as launching
-from kernels.launch import Prepared, launch_compiled, launch_prepared, replace_launcher
+from kernels.launch import Prepared, launch_compiled, launch_prepared, offset_type, replace_launcher
 
 
 class Compiled:
@@ -70,3 +71,25 @@ def test_a_replaced_launcher_sees_prepared_launches(monkeypatch: pytest.MonkeyPa
     tensor = torch.empty(2)
     launch_prepared("kernel", Prepared(**PREPARED), tensor)
     assert seen == [("kernel", (3, 2), (tensor, 7), PREPARED["keywords"])]
+
+
+def test_float32_products_follow_pytorchs_switches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new switch of convolutions, and the older one that PyTorch keeps beside it."""
+    monkeypatch.setattr(launching, "INTERPRETED", False)
+    cudnn = torch.backends.cudnn
+    for precision in ("tf32", "ieee"):
+        cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+        assert launching.operand_kind(torch.float32) == precision
+    for allowed, kind in ((True, "tf32"), (False, "ieee")):
+        cudnn.allow_tf32 = allowed
+        assert launching.operand_kind(torch.float32) == kind
+    assert launching.operand_kind(torch.float64) == "ieee"
+    assert {launching.operand_kind(dtype) for dtype in (torch.float16, torch.bfloat16)} == {"half"}
+
+
+def test_offsets_are_64_bits_wide_from_2_to_the_31_elements_on() -> None:
+    small, large = (torch.Size([2, 3]), (3, 1)), (torch.Size([2, 3]), (2**31, 1))
+    assert offset_type(small, None) == tl.int32
+    assert offset_type(small, None, large) == tl.int64
+    assert offset_type((torch.Size([2**31 - 2**23]), (1,))) == tl.int32  # and room for a tile that hangs over the end
+    assert offset_type((torch.Size([2**31 - 2**21]), (1,))) == tl.int64

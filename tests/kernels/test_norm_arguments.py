@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,6 +83,18 @@ def test_what_is_no_tensor_is_named(name: str) -> None:
     tensors = [given.pop(k) for k in ("x", "weight", "norm_weight", "norm_bias", "running_mean", "running_var")]
     with pytest.raises(TypeError, match=f"expected {name} to be a Tensor, but got list"):
         conv_norm_act(*tensors, **given)
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    """Groups of eight bits and 300 channels: no sum is kept in the width that came."""
+    tensors = [torch.ones(1, 300, 3, 3), torch.ones(4, 150, 3, 3), *(torch.ones(4) for _ in range(4))]
+    tensors = [t.to(DEVICE) for t in tensors]
+    results = []
+    for two in (2, np.uint8(2), np.int64(2)):
+        options: dict[str, Any] = {"groups": two, "padding": two, "stride": two, "pool": MaxPool(two)}
+        results.append(conv_norm_act(*tensors, **options, training=False, backend="triton"))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 def test_the_text_of_a_layer_is_read_back_in_two() -> None:

@@ -13,7 +13,7 @@ from kernels import AvgPool, MaxPool, conv_norm_act, launch
 from kernels.norm_arguments import parse_norm_layer
 from kernels.norm_registration import ops
 from tests.kernels.exact import DEVICE
-from tests.kernels.norm_layers import NAMED, NormLayer, call, leaves, norm_tensors
+from tests.kernels.norm_layers import NAMED, NormLayer, call, device_of, leaves, norm_tensors
 
 TESTS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 LAYERS = {
@@ -147,6 +147,53 @@ def test_second_derivatives_and_forward_mode_are_refused_in_one_line() -> None:
             call(layer, placed, "triton")
 
 
+def penalty(layer: NormLayer, backend: str, asked: str, by: str, between: bool) -> Tensor:
+    """Derivative, by one input, of a loss with a penalty on the gradient by another; y's own gradient is a constant.
+    `between`: the inputs are results of other operators."""
+    tensors = leaves(norm_tensors(layer, torch.float32, torch.float32, seed=0), (asked, by), device_of(backend))
+    inputs = {name: t * 1 if between and t is not None and t.requires_grad else t for name, t in tensors.items()}
+    of, to = inputs[asked], inputs[by]
+    assert of is not None
+    assert to is not None
+    y = call(layer, inputs, backend)
+    (gradient,) = torch.autograd.grad(y.sum(), of, create_graph=True)
+    return torch.autograd.grad(0 * y.sum() + gradient.square().sum(), to)[0].cpu()
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["leaves", "results"])
+@pytest.mark.parametrize("by", ["x", "weight", "norm_weight", "norm_bias", "conv_bias", "residual"])
+@pytest.mark.parametrize("asked", ["x", "weight", "norm_weight", "norm_bias", "conv_bias", "residual"])
+@pytest.mark.parametrize(("activation", "training"), [("silu", True), ("relu", True), ("silu", False)])
+def test_a_penalty_on_a_gradient_is_right_or_refused(
+    activation: str, training: bool, asked: str, by: str, between: bool
+) -> None:
+    """Edge case 42, also where a gradient depends on an input only through the coefficients and z."""
+    options = {"padding": 1, "activation": activation}
+    layer = NormLayer("all", (2, 2, 3, 4), (3, 2, 3, 3), options, training, residual=True, conv_bias=True)
+    found: Tensor | str
+    try:
+        found = penalty(layer, "triton", asked, by, between)
+    except NotImplementedError as refusal:
+        found = str(refusal)
+    if isinstance(found, str):
+        assert "conv_norm_act with backend='triton' has no second derivative: use backend='cudnn'" in found
+    else:
+        torch.testing.assert_close(found, penalty(layer, "cudnn", asked, by, between), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet_block", "mbconv_depthwise", "frozen_depthwise"])
+def test_gradients_that_are_recorded_are_the_same(name: str) -> None:
+    tensors = norm_tensors(NAMED[name], torch.float32, torch.float32, seed=0)
+    outcomes = []
+    for create_graph in (False, True):
+        given = leaves(tensors, device=DEVICE)
+        wanted = [t for t in given.values() if t is not None and t.requires_grad]
+        total = call(NAMED[name], given, "triton").sum()
+        outcomes.append(torch.autograd.grad(total, wanted, create_graph=create_graph))
+    for plain, recorded in zip(*outcomes, strict=True):
+        assert torch.equal(plain, recorded)
+
+
 @pytest.mark.parametrize("residual_dtype", [None, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("training", [True, False])
 def test_autocast_convolves_in_bfloat16_and_norms_in_float32(
@@ -207,5 +254,25 @@ def test_fullgraph_compile_keeps_gradients_and_the_updates_of_running_statistics
             x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(batch)).to(DEVICE)
             function(x, *leaves_of, mean, variance).square().sum().backward()
         outcomes.append((*(leaf.grad for leaf in leaves_of), mean, variance))
+    for eager, graph in zip(*outcomes, strict=True):
+        torch.testing.assert_close(graph, eager, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile's CPU code needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_fullgraph_compile_with_dynamic_sizes_and_a_momentum_that_changes(fresh_dynamo: None) -> None:
+    def step(x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, momentum: float) -> Tensor:
+        settings = {"padding": 1, "training": True, "momentum": momentum, "backend": "triton"}
+        return conv_norm_act(x, weight, None, None, mean, variance, **settings)
+
+    weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    outcomes = []
+    for function in (step, torch.compile(step, fullgraph=True, dynamic=True)):
+        mean, variance = torch.zeros(4, device=DEVICE), torch.ones(4, device=DEVICE)
+        results = []
+        for batch in (2, 3, 4):
+            x = torch.randn(batch, 3, 6, 4 + batch, generator=torch.Generator().manual_seed(batch)).to(DEVICE)
+            results.append(function(x, weight, mean, variance, 1 / batch))
+        outcomes.append((*results, mean, variance))
     for eager, graph in zip(*outcomes, strict=True):
         torch.testing.assert_close(graph, eager, rtol=1e-6, atol=1e-6)

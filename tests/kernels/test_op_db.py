@@ -1,9 +1,9 @@
 """Someone else's cases: the samples PyTorch tests its own convolutions and pools with, and inputs it says are wrong.
 
-All 30 conv2d and 1,440 max_pool2d samples, values and gradients, run by default. The samples of the other ranks and of
-average pooling come along; those of max_pool1d and max_pool3d (864 and 576) are `slow`:
+All 30 conv2d and 1,440 max_pool2d samples, values and gradients, and those of the other ranks and of average pooling.
+The samples of max_pool1d and max_pool3d (864 and 576), which also run by default, are `slow`: this leaves them out.
 
-    pytest tests/kernels/test_op_db.py -m slow
+    pytest tests/kernels/test_op_db.py -m "not slow"
 
 A pool is run as the op with an identity filter and no activation, which leaves every value as it is.
 """

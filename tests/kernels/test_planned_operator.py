@@ -102,6 +102,20 @@ def test_gradients_that_are_asked_for_alone(name: str, asked: tuple[bool, bool, 
 
 
 @interpreted
+def test_39_the_bias_may_be_edited_after_forward() -> None:
+    case = NAMED["gelu_average"]
+    outcomes = []
+    for function in (by(UNPOOLING), conv_relu_pool_reference):
+        x, weight, bias = (t.double().requires_grad_() for t in integer_inputs(case, torch.float32, seed=1))  # type: ignore[union-attr]
+        y = function(x, weight, bias, **case.options)
+        with torch.no_grad():
+            bias.add_(1)
+        outcomes.append(torch.autograd.grad(y.sum(), [x, weight, bias]))
+    for found, expected in zip(*outcomes, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@interpreted
 @pytest.mark.parametrize("way", ["fused", "epilogue", "eager"])
 def test_inference_in_every_way(way: str) -> None:
     case = NAMED["channels_last"]
@@ -189,6 +203,21 @@ def test_forward_mode_and_transforms_run_eagerly_and_a_second_derivative_is_refu
     (dx,) = torch.autograd.grad(by(UNPOOLING)(x, weight).square().sum(), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="no second derivative"):
         dx.sum().backward()
+
+
+@interpreted
+@pytest.mark.parametrize("pool", [None, AvgPool(2)], ids=["none", "average"])
+@pytest.mark.parametrize("results", [False, True], ids=["leaves", "results"])
+@pytest.mark.parametrize("asked", range(3), ids=["dx", "dweight", "dbias"])
+def test_a_penalty_on_a_gradient_of_a_smooth_layer_is_refused(asked: int, results: bool, pool: AvgPool | None) -> None:
+    """Also where the other two are frozen, and so not saved; y's own gradient is a constant."""
+    tensors = [t for t in integer_inputs(NAMED["padded_3x3_pool_2"], torch.float32, seed=7) if t is not None]
+    leaves = [t.requires_grad_(i == asked) for i, t in enumerate(tensors)]
+    inputs = [leaf * 1 for leaf in leaves] if results else leaves
+    y = by(UNPOOLING)(*inputs, activation="gelu", pool=pool)
+    (gradient,) = torch.autograd.grad(y.sum(), inputs[asked], create_graph=True)
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        torch.autograd.grad(0 * y.sum() + gradient.square().sum(), inputs[asked])
 
 
 @interpreted

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import INTERPRETED, MaxPool, conv_relu_pool, plan
+from kernels import INTERPRETED, AvgPool, MaxPool, conv_relu_pool, plan
 from kernels.plan import FORWARD_WAYS, GRADIENT_WAYS, Choice, LayerPlan
 from kernels.reference import conv_relu_pool_reference
 
@@ -35,6 +35,24 @@ def test_the_epilogue_behind_cudnn_is_eager_pytorch_to_the_bit(pool: MaxPool | N
     finally:
         torch.backends.cudnn.deterministic = False
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("forward", FORWARD_WAYS)
+def test_backward_under_autocast_convolves_again_as_forward_did(forward: str) -> None:
+    given = tensors(torch.float32)
+    outcomes = []
+    torch.backends.cudnn.deterministic = True
+    try:
+        for under_autocast in (False, True):
+            leaves = [t.clone().requires_grad_() for t in given]
+            with plan.use(LayerPlan(forward=Choice(forward))):
+                y = conv_relu_pool(*leaves, padding=1, activation="silu", pool=AvgPool(2), backend="auto")
+            with torch.autocast("cuda", torch.bfloat16, enabled=under_autocast):
+                outcomes.append(torch.autograd.grad(y.sum(), leaves))
+    finally:
+        torch.backends.cudnn.deterministic = False
+    for plain, autocast in zip(*outcomes, strict=True):
+        assert torch.equal(plain, autocast)
 
 
 @pytest.mark.parametrize("forward", FORWARD_WAYS)

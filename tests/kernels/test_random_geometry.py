@@ -5,6 +5,9 @@ and is rounded to the dtype, which is then the one right answer. 300 layers by d
 100 more most of which PyTorch refuses, and the op has to; the long run takes about an hour:
 
     TIDEPOOL_GEOMETRIES=20000 pytest --timeout 0 tests/kernels/test_random_geometry.py
+
+Not drawn, because it would be rounded: SiLU, GELU, and averages that divide by other than 2^n pixels, so none with
+`ceil_mode` or without `count_include_pad`. `tests/kernels/shapes.py` and edge cases 17 have fixed layers of these.
 """
 
 import os
