@@ -267,10 +267,10 @@ def _plain_column(name: str, cells: list[str]) -> _Column:
     values = _values(name, cells)
     if name in _WORDS or any(isinstance(value, str) for value in values):
         return _Column(heading, True, [_escaped(cell) for cell in cells])
-    if all(_WHOLE.fullmatch(cell) or not cell for cell in cells):
-        return _Column(heading, False, [cell.removesuffix(".0").replace("-", "−") or MISSING for cell in cells])
     if name.endswith(("_percent", "_points")):
         return _Column(heading, False, [number(v, 2, signed=name.startswith("difference")) for v in values])
+    if all(_WHOLE.fullmatch(cell) or not cell for cell in cells):
+        return _Column(heading, False, [cell.removesuffix(".0").replace("-", "−") or MISSING for cell in cells])
     return _Column(heading, False, [significant(value).replace("-", "−") for value in values])
 
 

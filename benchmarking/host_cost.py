@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from torch import Tensor
 from benchmarking import machine
 from benchmarking.records import SCHEMA_VERSION, RecordFileError, Table
 from kernels import MaxPool, conv_relu_pool
+from kernels.command_line import OneLineParser
 from kernels.launch import replace_launcher
 from kernels.runtime import INTERPRETED
 from kernels.timing import percentile
@@ -92,7 +93,8 @@ def record(folder: Path, device: torch.device, costs: Sequence[HostCost], calls:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: 0, or 2 with one line on stderr."""
-    parser = _Parser(prog="python -m benchmarking.host_cost", description="Host time of the op beside eager PyTorch's.")
+    about = "Host time of the op beside eager PyTorch's."
+    parser = OneLineParser(prog="python -m benchmarking.host_cost", description=about)
     parser.add_argument(
         "--out", type=Path, help="folder to append host_cost.csv in; without it the figures are printed"
     )
@@ -114,12 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"benchmarking.host_cost: {error}", file=sys.stderr)
             return 2
     return 0
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"benchmarking.host_cost: {message} (see --help)", file=sys.stderr)
-        raise SystemExit(2)
 
 
 def _positive(text: str) -> int:

@@ -10,7 +10,6 @@ What is compiled is what would be launched: the real launchers run on CPU tensor
 that only names the target, and every launch turned into a compilation.
 """
 
-import argparse
 import multiprocessing
 import os
 import subprocess
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, fields
 
+from kernels.command_line import OneLineParser
 from kernels.compile_cases import CASE_NAMES as CONV_CASE_NAMES
 from kernels.norm_compile_cases import NORM_CASE_NAMES
 from kernels.tiles import TARGETS
@@ -74,7 +74,7 @@ def _line(cells: tuple[object, ...]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m kernels.compile_check", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="python -m kernels.compile_check", description=__doc__.splitlines()[0])
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS, metavar="TARGET")
     parser.add_argument("--cases", nargs="+", default=[], metavar="NAME", help="only these layers (default: all)")
     options = parser.parse_args(arguments)

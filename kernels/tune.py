@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from kernels.arguments import ArgumentError
+from kernels.command_line import OneLineParser
 from kernels.compile_ahead import CompileAhead, compiling_for
 from kernels.error_rule import RuleCase
 from kernels.launch import current_target, operand_kind, programs_in_flight
@@ -159,7 +160,7 @@ def _words(choice: Choice) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m kernels.tune", description=(__doc__ or "").splitlines()[0])
+    parser = OneLineParser(prog="python -m kernels.tune", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--suite", nargs="+", choices=sorted(SUITES), default=[], help="layers of these networks")
     parser.add_argument("--shapes", nargs="+", default=[], metavar="LAYER", help="layers in words, one argument each")
     parser.add_argument("--batch_size", type=int, help="instead of the layers' own")
@@ -194,6 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
         layers = _layers(options)
         for layer in layers:
             call_of(layer, dtype, torch.device("meta"))
+        if options.budget_s is not None and not options.budget_s > 0:
+            raise LayerTextError(f"expected --budget_s above 0, got {options.budget_s:g}")
         if options.workers is not None and options.workers < 1:
             raise LayerTextError(f"expected --workers of at least 1, got {options.workers}")
         if options.dry_run:
@@ -202,11 +205,11 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         unfit = _unfit()
         if unfit:
-            print(f"python -m kernels.tune: {unfit} (--dry_run lists what would be timed)", file=sys.stderr)
+            print(f"kernels.tune: {unfit} (--dry_run lists what would be timed)", file=sys.stderr)
             return 2
         return _measure(options, layers, dtype)
     except (LayerTextError, ArgumentError, TableError, OSError) as error:
-        print(f"python -m kernels.tune: {error}", file=sys.stderr)
+        print(f"kernels.tune: {error}", file=sys.stderr)
         return 2
 
 

@@ -12,7 +12,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kernels
 from kernels.arguments import BACKENDS
+from kernels.command_line import OneLineParser
 from kernels.launch import current_target, replace_launcher
 from models import available_models, build_model, input_kind, model_options
 from models.coverage_costs import call_cost, convolution_of, linear_cost
@@ -248,12 +249,6 @@ def _scaled(value: float) -> str:
     return f"{value:.4g} T"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, exit code 2."""
-        self.exit(2, f"models.coverage: {message}\n")
-
-
 def _sizes(text: str) -> int | tuple[int, ...]:
     try:
         sizes = tuple(int(word) for word in text.split("x"))
@@ -283,7 +278,7 @@ def usual_size(name: str) -> tuple[int, ...]:
 
 def _arguments(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The settings, and the network's own options that are given."""
-    parser = _Parser(prog="python -m models.coverage", description=(__doc__ or "").partition("\n\n")[0])
+    parser = OneLineParser(prog="python -m models.coverage", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("name", choices=available_models(), metavar="name", help="a network that build_model knows")
     parser.add_argument("--image_size", type=_sizes, help="one number, or one for each dimension as 64x96")
     parser.add_argument("--in_channels", type=int, help="1 for sounds, else 3")

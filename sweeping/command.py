@@ -39,8 +39,8 @@ def check_command(command: Sequence[str]) -> None:
         for match in _MACRO.finditer(word):
             name = match.group(1)
             if name.startswith("envvar:"):
-                if name.removeprefix("envvar:") not in os.environ:
-                    raise SweepError(f"command[{index}]: {word}: the environment variable is not set")
+                if not os.environ.get(name.removeprefix("envvar:")):
+                    raise SweepError(f"command[{index}]: {word}: the environment variable is not set, or empty")
                 continue
             if name not in _MACROS:
                 known = ", ".join(f"${{{macro}}}" for macro in (*_MACROS, "envvar:NAME"))

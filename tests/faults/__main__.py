@@ -5,13 +5,13 @@
 Exit status: 0 when every mutation was caught, 1 when one survived, 2 when the run could not be made.
 """
 
-import argparse
 import json
 import os
 import sys
 import tempfile
 from pathlib import Path
 
+from kernels.command_line import OneLineParser
 from tests.faults.harness import HarnessError, Outcome, plant_all
 from tests.faults.mutation import Mutation, MutationError
 from tests.faults.mutations import MUTATIONS
@@ -41,7 +41,7 @@ def _run(mutations: list[Mutation], workers: int) -> list[Outcome]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder for mutations.csv, mutations.md and environment.json")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these mutations")
     parser.add_argument("--workers", type=int, default=2, help="child processes at a time (default: 2)")
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             write_table(options.out / "mutations.csv", options.out / "mutations.md")
             (options.out / "environment.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     except (HarnessError, MutationError, OSError) as error:
-        print(f"python -m tests.faults: {error}", file=sys.stderr)
+        print(f"tests.faults: {error}", file=sys.stderr)
         return 2
     survived = sum(not outcome.caught for outcome in outcomes)
     print(f"{len(outcomes) - survived} of {len(outcomes)} mutations caught")
@@ -73,7 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _check_writable(folder: Path) -> None:
     """Make the folder, and raise OSError now rather than after the run if it takes no file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"--out {folder}: cannot be made ({error.strerror}); expected a folder to write into") from error
     if not os.access(folder, os.W_OK):
         raise OSError(f"--out {folder}: no permission to write there")
     with tempfile.TemporaryFile(dir=folder):

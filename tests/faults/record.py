@@ -66,7 +66,8 @@ def write_table(csv_path: Path, path: Path) -> None:
         "",
         f"{caught} of {len(rows)} one-line mutations of the kernels were caught, each by the test named: the first to",
         "fail, with the exception it saw. Made from `mutations.csv`; `environment.json` says where it ran, and",
-        "`python -m tests.faults --out results/planted_faults` runs it again.",
+        "`python -m tests.faults --out results/planted_faults` runs it again. Faults added or changed since that",
+        "commit are not in it (`python -m tests.faults --list`).",
     ]
     for name in dict.fromkeys(row["file"] for row in rows):
         lines += ["", f"## {name}", "", "| mutation | kind | line | became | caught by |", "|---|---|---|---|---|"]

@@ -6,7 +6,6 @@
 writes geometries.csv, one test a row, and environment.json. Exit status 2 where the output tells of no such run.
 """
 
-import argparse
 import csv
 import json
 import re
@@ -14,6 +13,7 @@ import sys
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from kernels.command_line import OneLineParser
 from tests.faults.record import environment
 
 COMMAND = (
@@ -57,9 +57,7 @@ def rows(output: str) -> list[Row]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Read pytest's output from stdin, write the record; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.kernels.geometry_record", description=__doc__.splitlines()[0]
-    )
+    parser = OneLineParser(prog="python -m tests.kernels.geometry_record", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for geometries.csv and environment.json")
     options = parser.parse_args(arguments)
     try:
