@@ -34,8 +34,14 @@ DETECTORS = {
     "unmet_": "tests/kernels/test_edge_cases_values.py",
 }
 """By the mutation's name, the fast tests that look at what it changes, where they are others than `DETECTOR`."""
-LONG = ("test_compile_check.py", "test_op_db.py", "test_random_geometry.py", "test_error_rule.py")
-"""Modules of tests/kernels left out: minutes each, or (the last) about no kernel."""
+LONG = (
+    "test_compile_check.py",
+    "test_error_rule.py",
+    "test_launches_recorded.py",
+    "test_op_db.py",
+    "test_random_geometry.py",
+)
+"""Modules of tests/kernels left out: minutes each, or about no line of a kernel."""
 DETECTOR_LIMIT_S, WHOLE_LIMIT_S = 300, 1800
 
 
