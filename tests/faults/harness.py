@@ -32,6 +32,9 @@ DETECTORS = {
     "address_": "tests/kernels/test_large_offsets.py",
     "saved_": "tests/kernels/test_saved_layouts.py",
     "unmet_": "tests/kernels/test_edge_cases_values.py",
+    "forward_strided_bias": "tests/kernels/test_edge_cases_layout.py",
+    "forward_huge_windows": "tests/kernels/test_arguments.py",
+    "forward_large_windows": "tests/kernels/test_arguments.py",
 }
 """By the mutation's name, the fast tests that look at what it changes, where they are others than `DETECTOR`."""
 LONG = (

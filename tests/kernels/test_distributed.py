@@ -40,6 +40,8 @@ def run_rank(rank: int, port: int, folder: str) -> None:
     layer = DistributedDataParallel(Layer().to(DEVICE))
     layer(batch().chunk(WORLD)[rank]).sum().backward()
     torch.save([p.grad.cpu() for p in layer.parameters()], Path(folder) / f"{rank}.pt")
+    dist.barrier()  # gloo aborts a process whose peer leaves while a thread of its own is still at work
+    del layer
     dist.destroy_process_group()
 
 
