@@ -61,7 +61,7 @@ def conv_norm_act(
     norm = (norm_weight, norm_bias, running_mean, running_var)
     settings = (stride, padding, dilation, groups, activation, pool, pool_first)
     key = None if torch.compiler.is_compiling() else _key((x, weight, *norm, conv_bias, residual), training, settings)
-    layer = _CHECKED.get(key)
+    layer = None if key is None else _CHECKED.get(key)
     if layer is None:
         layer = _checked(x, weight, norm, conv_bias, residual, training, settings)
         if key is not None:
