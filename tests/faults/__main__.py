@@ -27,22 +27,28 @@ def _selected(names: list[str]) -> list[Mutation]:
     return [known[name] for name in names] if names else list(MUTATIONS)
 
 
-def _run(mutations: list[Mutation], workers: int) -> list[Outcome]:
-    """All outcomes in the list's order, each printed as it comes."""
+def _run(mutations: list[Mutation], workers: int, unfinished: Path | None) -> list[Outcome]:
+    """All outcomes in the list's order, each printed as it comes. Where the run breaks off, those that had come are
+    written to `unfinished`."""
     outcomes: dict[str, Outcome] = {}
-    for outcome in plant_all(mutations, whole=True, workers=workers):
-        outcomes[outcome.mutation.name] = outcome
-        told = f"caught by {outcome.caught_by} ({outcome.failure})" if outcome.caught else "SURVIVED"
-        print(
-            f"[{len(outcomes)}/{len(mutations)}] {outcome.mutation.name}: {told}, {outcome.seconds:.0f} s", flush=True
-        )
+    try:
+        for outcome in plant_all(mutations, whole=True, workers=workers):
+            outcomes[outcome.mutation.name] = outcome
+            told = f"caught by {outcome.caught_by} ({outcome.failure})" if outcome.caught else "SURVIVED"
+            count = f"{len(outcomes)}/{len(mutations)}"
+            print(f"[{count}] {outcome.mutation.name}: {told}, {outcome.seconds:.0f} s", flush=True)
+    except BaseException:
+        if unfinished is not None and outcomes:
+            write_csv(unfinished, list(outcomes.values()))
+        raise
     return [outcomes[mutation.name] for mutation in mutations]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = OneLineParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="folder for mutations.csv, mutations.md and environment.json")
+    files = "mutations.csv, mutations.md and environment.json; unfinished.csv where a run breaks off"
+    parser.add_argument("--out", type=Path, help=f"folder for {files}")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these mutations")
     parser.add_argument("--workers", type=int, default=2, help="child processes at a time (default: 2)")
     parser.add_argument("--list", action="store_true", help="name the mutations and run nothing")
@@ -58,7 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         described = environment(f"python -m tests.faults{' --only ' if options.only else ''}{' '.join(options.only)}")
         if options.out is not None:
             _check_writable(options.out)
-        outcomes = _run(mutations, options.workers)
+        unfinished = None if options.out is None else options.out / "unfinished.csv"
+        outcomes = _run(mutations, options.workers, unfinished)
         if options.out is not None:
             write_csv(options.out / "mutations.csv", outcomes)
             write_table(options.out / "mutations.csv", options.out / "mutations.md")

@@ -5,10 +5,13 @@ All of them: `python -m tests.faults --out results/planted_faults`, whose record
 
 import csv
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.faults import __main__ as command
 from tests.faults.__main__ import main
 from tests.faults.harness import (
     DETECTOR,
@@ -169,6 +172,18 @@ def test_bad_arguments_are_one_line_and_exit_2(
     told = capsys.readouterr().err
     assert message in told
     assert len(told.splitlines()) == 1
+
+
+def test_outcomes_of_a_run_that_breaks_off_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_off(mutations: Any, **_: Any) -> Iterator[Outcome]:
+        yield Outcome(mutations[0], "tests/x.py::test_y", "AssertionError", 1.0)
+        raise HarnessError("without any mutation tests/x.py::test_z fails")
+
+    monkeypatch.setattr(command, "plant_all", break_off)
+    assert main(["--out", str(tmp_path)]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["unfinished.csv"]
+    (row,) = csv.DictReader((tmp_path / "unfinished.csv").open(newline=""))
+    assert (row["mutation"], row["caught_by"]) == (MUTATIONS[0].name, "tests/x.py::test_y")
 
 
 def test_list_names_every_mutation(capsys: pytest.CaptureFixture[str]) -> None:
