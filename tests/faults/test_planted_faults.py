@@ -26,7 +26,7 @@ from tests.faults.harness import (
     run_tests,
 )
 from tests.faults.mutation import Mutation, MutationError
-from tests.faults.mutations import MUTATIONS, NOT_RECORDED, SAMPLE
+from tests.faults.mutations import MUTATIONS, SAMPLE
 from tests.faults.record import write_csv, write_table
 
 KERNEL_FILES = sorted(
@@ -64,14 +64,13 @@ def test_a_fault_in_every_kernel_is_caught_and_the_tree_stays_as_it_was(tmp_path
     assert contents(tmp_path) == before
 
 
-def test_published_record_shows_every_one_caught_and_lacks_no_more_than_is_said() -> None:
+def test_published_record_shows_every_one_of_the_list_caught() -> None:
     path = ROOT / "results/planted_faults/mutations.csv"
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert all(row["caught"] == "1" and row["caught_by"] for row in rows)
-    recorded = {(row["file"], row["old"], row["new"]) for row in rows}
-    lacking = [m.name for m in MUTATIONS if (m.path, m.old, m.new) not in recorded]
-    assert len(lacking) == NOT_RECORDED, lacking
+    recorded = [(row["mutation"], row["file"], row["old"], row["new"]) for row in rows]
+    assert recorded == [(m.name, m.path, m.old, m.new) for m in MUTATIONS]
 
 
 def test_text_that_matches_not_once_is_refused(tmp_path: Path) -> None:
