@@ -53,4 +53,3 @@ SAMPLE = (
 )
 """One of each kernel of the convolutions and of both files of shared functions: what the default suite plants. Ones
 that show early; the norm's faults, which have a detector of their own, are left to the whole run."""
-
