@@ -80,7 +80,7 @@ def test_float32_products_follow_pytorchs_switches(monkeypatch: pytest.MonkeyPat
     for precision in ("tf32", "ieee"):
         cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
         assert launching.operand_kind(torch.float32) == precision
-    for allowed, kind in ((True, "tf32"), (False, "ieee")):
+    for allowed, kind in ((False, "ieee"), (True, "tf32")):  # True, PyTorch's default, is left behind
         cudnn.allow_tf32 = allowed
         assert launching.operand_kind(torch.float32) == kind
     assert launching.operand_kind(torch.float64) == "ieee"
