@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import AvgPool, MaxPool, conv_norm_act, launch
+from kernels import INTERPRETED, AvgPool, MaxPool, conv_norm_act, launch
 from kernels.norm_arguments import parse_norm_layer
 from kernels.norm_registration import ops
 from tests.kernels.exact import DEVICE
@@ -151,7 +151,7 @@ def test_second_derivatives_and_forward_mode_are_refused_in_one_line() -> None:
 def penalty(layer: NormLayer, backend: str, asked: str, by: str, between: bool) -> Tensor:
     """Derivative, by one input, of a loss with a penalty on the gradient by another; y's own gradient is a constant.
     `between`: the inputs are results of other operators."""
-    tensors = leaves(norm_tensors(layer, torch.float32, torch.float32, seed=0), (asked, by), device_of(backend))
+    tensors = leaves(norm_tensors(layer, torch.float64, torch.float64, seed=0), (asked, by), device_of(backend))
     inputs = {name: t * 1 if between and t is not None and t.requires_grad else t for name, t in tensors.items()}
     of, to = inputs[asked], inputs[by]
     assert of is not None
@@ -161,6 +161,7 @@ def penalty(layer: NormLayer, backend: str, asked: str, by: str, between: bool) 
     return torch.autograd.grad(0 * y.sum() + gradient.square().sum(), to)[0].cpu()
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="float64 products are compiled for no GPU's tensor cores")
 @pytest.mark.parametrize("between", [False, True], ids=["leaves", "results"])
 @pytest.mark.parametrize("by", ["x", "weight", "norm_weight", "norm_bias", "conv_bias", "residual"])
 @pytest.mark.parametrize("asked", ["x", "weight", "norm_weight", "norm_bias", "conv_bias", "residual"])
@@ -179,7 +180,8 @@ def test_a_penalty_on_a_gradient_is_right_or_refused(
     if isinstance(found, str):
         assert "conv_norm_act with backend='triton' has no second derivative: use backend='cudnn'" in found
     else:
-        torch.testing.assert_close(found, penalty(layer, "cudnn", asked, by, between), rtol=1e-4, atol=1e-5)
+        expected = penalty(layer, "cudnn", asked, by, between)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)  # sums in another order, in float64
 
 
 @pytest.mark.parametrize("name", ["resnet_block", "mbconv_depthwise", "frozen_depthwise"])
@@ -278,4 +280,4 @@ def test_fullgraph_compile_with_dynamic_sizes_and_a_momentum_that_changes(fresh_
             results.append(function(x, weight, mean, variance, 1 / batch))
         outcomes.append((*results, mean, variance))
     for eager, graph in zip(*outcomes, strict=True):
-        torch.testing.assert_close(graph, eager, rtol=1e-6, atol=1e-6)
+        assert torch.equal(graph, eager)
