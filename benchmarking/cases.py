@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+from torch import nn
+
 from kernels.pooling import AvgPool, MaxPool
+from models import build_model
 
 
 class CaseError(ValueError):
@@ -89,6 +92,17 @@ class ModelCase:
     num_classes: int
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     note: str = ""
+
+    def network(self, backend: str) -> nn.Module:
+        """The network, its layers on `backend`, on PyTorch's default device. Raises what `build_model` does."""
+        return build_model(
+            self.model,
+            num_classes=self.num_classes,
+            in_channels=self.in_channels,
+            image_size=self.image_size,
+            backend=backend,
+            **self.options,
+        )
 
     def describe(self) -> str:
         """`resnet18, 128x3x224x224, 1000 classes`."""

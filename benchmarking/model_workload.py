@@ -20,7 +20,7 @@ from benchmarking.opponents import BACKENDS, Backend, UnsupportedError
 from benchmarking.workload import Bounds, Timed
 from kernels.roofline import Device
 from kernels.timing import cache_bytes, sets_beyond_cache
-from models import available_models, build_model
+from models import available_models
 
 MODEL_PASSES = ("train",)
 LEARNING_RATE = 1e-5
@@ -109,14 +109,7 @@ class ModelWorkload:
     def _model(self, backend: Backend) -> nn.Module:
         torch.manual_seed(self.seed)
         case = self.case
-        model = build_model(
-            case.model,
-            num_classes=case.num_classes,
-            in_channels=case.in_channels,
-            image_size=case.image_size,
-            backend=backend.op,
-            **case.options,
-        )
+        model = case.network(backend.op)
         for module in model.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0

@@ -12,7 +12,6 @@ from benchmarking.precision import DTYPES, set_precision
 from benchmarking.predict import Prediction
 from kernels.launch import operand_kind
 from kernels.roofline import Device
-from models import build_model
 from models.coverage import layer_calls
 from models.coverage_costs import call_cost, linear_cost
 
@@ -23,14 +22,7 @@ def predict_model(case: ModelCase, dtype: str, device: Device) -> Prediction:
     set_precision(dtype)
     kind = DTYPES[dtype]
     with torch.device("meta"):
-        model = build_model(
-            case.model,
-            num_classes=case.num_classes,
-            in_channels=case.in_channels,
-            image_size=case.image_size,
-            backend="cudnn",
-            **case.options,
-        )
+        model = case.network("cudnn")
     rate = device.matrix_tflops["tf32" if dtype == "tf32" else operand_kind(kind)] * 1e12
     flops = 0
     moved, seconds = {"fused": 0, "eager": 0}, {"fused": 0.0, "eager": 0.0}

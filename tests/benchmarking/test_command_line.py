@@ -1,6 +1,5 @@
 """bench.py's flags: what they mean, and one line for what cannot be used."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -76,22 +75,3 @@ def test_timing_without_a_gpu_is_refused_in_one_line(
     told = capsys.readouterr()
     assert told.err == "bench.py: timing needs an NVIDIA GPU, and none was found; --predict alone works without one\n"
     assert not (tmp_path / "out").exists()
-
-
-def test_a_sweep_of_bench_runs_works_offline(tmp_path: Path) -> None:
-    """One point of a sweep file with `program: bench.py`, through sweep.py's own process, report included."""
-    pytest.importorskip("optuna", reason="sweeps need optuna")
-    (tmp_path / "bounds.yaml").write_text(
-        "program: bench.py\nname: bounds\ndescription: Bounds of a layer.\nmethod: grid\n"
-        "metric: {name: predicted/bytes_ratio/train, goal: minimize}\n"
-        "parameters:\n  predict: {value: true}\n  cases: {value: vgg16_1_b64}\n  passes: {value: train}\n"
-        "  dtype: {values: [bf16]}\n"
-    )
-    done = subprocess.run(
-        [sys.executable, str(HOME / "sweep.py"), "bounds.yaml", "--workers", "1"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "finished predicted/bytes_ratio/train 0.22" in done.stdout
-    assert "predicted for H200, training step, bf16: fused kernels move 0.2" in done.stdout
-    assert "Predicted, not measured" in (tmp_path / "runs" / "bounds" / "report" / "report.html").read_text()

@@ -1,6 +1,8 @@
 """The record of a bench.py run in a folder of its own, as sweep.py starts and reads it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from benchmarking.run_record import FolderLock
 from sweeping.records import metric_value
 from tests.benchmarking.fake_device import CPU, FakeTimer, InProcess
 
+HOME = Path(__file__).resolve().parents[2]
 LINE = LayerCase("tiny_line", "tiny", "a test", (2, 2, 9), (3, 2, 3), {"pool": None}, input_gradient=False)
 
 
@@ -65,3 +68,21 @@ def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
 def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
     with FolderLock(tmp_path), pytest.raises(UsageError, match=r"another bench\.py is writing there"):
         bench(tmp_path, InProcess(), "--passes=forward")
+
+
+def test_a_sweep_of_bench_runs_works_offline(tmp_path: Path) -> None:
+    """One point of a sweep file with `program: bench.py`, through sweep.py's own process, report included."""
+    (tmp_path / "bounds.yaml").write_text(
+        "program: bench.py\nname: bounds\ndescription: Bounds of a layer.\nmethod: grid\n"
+        "metric: {name: predicted/bytes_ratio/train, goal: minimize}\n"
+        "parameters:\n  predict: {value: true}\n  cases: {value: vgg16_1_b64}\n  passes: {value: train}\n"
+        "  dtype: {values: [bf16]}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(HOME / "sweep.py"), "bounds.yaml", "--workers", "1"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "finished predicted/bytes_ratio/train 0.22" in done.stdout
+    assert "predicted for H200, training step, bf16: fused kernels move 0.2" in done.stdout
+    assert "Predicted, not measured" in (tmp_path / "runs" / "bounds" / "report" / "report.html").read_text()
