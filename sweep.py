@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
-from sweeping.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main(home=Path(__file__).resolve().parent))
+    # The tidepool beside this file, whichever is installed; not this folder, whose kernels/ would hide PyPI's kernels.
+    sys.path[: 0 if sys.flags.safe_path else 1] = [str(Path(__file__).resolve().parent / "src")]
+    from tidepool.command_line import script
+
+    script("sweep")

@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from analysis.conditions import REFERENCE
+from tidepool.analysis.conditions import REFERENCE
 
 RC: Any = {
     "svg.hashsalt": "tidepool",

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.drawing import Figure
-from analysis.formatting import MISSING, NOT_MEASURED, TEXT_HEADINGS
-from analysis.speed import INTERPRETED
+from tidepool.analysis.drawing import Figure
+from tidepool.analysis.text import MISSING, NOT_MEASURED, TEXT_HEADINGS, UNTIMED
 
-GENERATOR = "tidepool analysis.report"
+Section = tuple[str, str, list[str]]
+"""Key, heading and parts of a block of the page."""
+GENERATOR = "tidepool.analysis.report"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _STATUS_CLASS = {"finished": "good", "diverged": "bad", "failed": "bad", "interrupted": "warn", "unfinished": "warn"}
 
@@ -108,19 +109,25 @@ def bullets(lines: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{text(line)}</li>" for line in lines) + "</ul>"
 
 
+def answers(pairs: Iterable[tuple[str, str]]) -> str:
+    """The first screen's block: names, each with the HTML of its answer."""
+    rows = "\n".join(f"<dt>{text(name)}</dt><dd>{answer}</dd>" for name, answer in pairs)
+    return f'<section class="first"><dl>\n{rows}\n</dl></section>'
+
+
 def section(identity: str, heading: str, *parts: str) -> str:
     """A titled block that the navigation can point to."""
     return f'<section id="{identity}">\n<h2>{text(heading)}</h2>\n' + "\n".join(parts) + "\n</section>"
 
 
-def table(view: pd.DataFrame, *, long: Iterable[str] = (), words: Iterable[str] = ()) -> str:
+def table(view: pd.DataFrame, *, long: Iterable[str] = ()) -> str:
     """A frame of text as a table that scrolls on its own; a column ``Compared`` becomes headings between the rows.
 
-    ``long`` names columns of sentences, which get room to wrap; ``words`` further columns that are set flush left.
+    ``long`` names columns of sentences, which get room to wrap.
     """
-    wide, flush_left = frozenset(long), TEXT_HEADINGS | frozenset(words)
+    wide = frozenset(long)
     headings = [name for name in view.columns if name != "Compared"]
-    classes = {name: "text" if name in flush_left else "num" for name in headings}
+    classes = {name: "text" if name in TEXT_HEADINGS else "num" for name in headings}
     lines = ["".join(f'<th scope="col" class="{classes[name]}">{text(name)}</th>' for name in headings)]
     before = None
     for _, row in view.iterrows():
@@ -179,6 +186,6 @@ def _lines(cell: str) -> str:
 def _cell_class(cell: str) -> str:
     if cell in _STATUS_CLASS:
         return f" status {_STATUS_CLASS[cell]}"
-    if cell == INTERPRETED:
+    if cell in UNTIMED.values():
         return " mark"
     return " muted" if cell in (MISSING, NOT_MEASURED) else ""

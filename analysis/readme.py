@@ -1,52 +1,48 @@
-"""The README's numbers, from committed records: ``python -m analysis.readme --check | --write | --record <sweep>``.
+"""The README's numbers, from records: ``python -m tidepool.analysis.readme --check | --write | --record <sweep>``.
 
-A block of the README is generated from one table under ``results/``::
+A block of README.md or of results/README.md is generated from one table under ``results/``::
 
-    <!-- results: quickstart/accuracy.csv columns=backend,mean_percent -->
+    <!-- results: quickstart/accuracy columns=backend,mean_percent -->
     …
     <!-- end results -->
 
-The path is relative to ``results/`` beside the README; ``columns=`` is optional. Below the table stands one line from
-the ``environment.json`` beside it: commit, date, machine, versions and the command that rebuilds the table. Where the
-path is a folder of bench.py's measurements, the block is their summary, "not measured" where a row is missing.
-``--record`` copies the small evidence of one sweep into ``results/``.
+Here the table is ``accuracy`` (or speed, agreement, runs, networks) of the sweep recorded in ``results/quickstart``,
+recomputed from its rows; ``planted_faults/mutations.csv`` is a file. ``columns=`` is optional. Below the table stands
+one line from the ``environment.json`` beside it: commit, date, machine, versions and the command that rebuilds it.
+A folder of bench.py's measurements stands for their summary, with "not measured" where a row is missing.
+``--record`` writes the record of one sweep. ``--check`` also holds each recorded sweep to its manifest.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import io
-import json
-import math
+import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pandas as pd
-
-from analysis.bench_readme import measurement_block
-from analysis.formatting import MISSING, TEXT_HEADINGS, number, shown, significant
-from analysis.recording import RESULTS, record
-from analysis.records import RecordError, check_schema_version, shown_path
+from tidepool.analysis.bench import measurement_block
+from tidepool.analysis.columns import chosen, in_recorded_sweep, read_columns, read_text, row_cells, table_lines
+from tidepool.analysis.runs import RESULTS, record
+from tidepool.program import run_process
+from tidepool.records import (
+    OneLineParser,
+    RecordError,
+    check_schema_version,
+    find_folders,
+    read_json,
+    shown_path,
+)
+from tidepool.records.recorded_sweep import is_recorded_sweep, problems
 
 EXIT_DIFFERS = 1
 EXIT_BAD_INPUT = 2
 _CLOSE = "<!-- end results -->"
 _OPEN = re.compile(r"<!-- results:\s+(?P<path>\S+)(?:\s+columns=(?P<columns>\S+))?\s+-->")
 _FENCES = ("```", "~~~")
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf|nan")
-_WHOLE = re.compile(r"[+-]?\d+(?:\.0)?")
-# Columns of words even where every word in them could be read as a number, or where none is filled in.
-_WORDS = frozenset(
-    {"data", "model", "dtype", "settings", "backend", "reference", "difference_method", "equivalence", "device",
-     "conv_library", "kernel_mode", "measurement", "agreement", "run", "seed", "status", "reason", "sweep", "commit",
-     "date", "gpu", "cpu", "driver", "cuda", "cudnn", "torch", "triton", "python"}
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,15 +53,6 @@ class Block:
     last: int
     table: str
     columns: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column as shown: heading and cells are Markdown; words are flush left, numbers right."""
-
-    heading: str
-    words: bool
-    cells: list[str]
 
 
 def check(readme: Path) -> list[str]:
@@ -81,6 +68,17 @@ def check(readme: Path) -> list[str]:
         if difference:
             differing.append(f"{_place(readme, block)}: {difference}")
     return differing
+
+
+def check_records(results: Path) -> list[str]:
+    """One line for each thing wrong with the sweeps recorded under ``results``."""
+    folders = find_folders([results]) if results.is_dir() else []
+    return [line for folder, files in folders if is_recorded_sweep(files) for line in problems(folder)]
+
+
+def results_of(readme: Path) -> Path:
+    """The folder that a README's blocks name their tables in: results/ beside it, or that it lies in."""
+    return readme.parent if readme.absolute().parent.name == RESULTS else readme.parent / RESULTS
 
 
 def write(readme: Path) -> int:
@@ -135,55 +133,57 @@ def generate(block: Block, readme: Path) -> list[str]:
 
     Raises RecordError, in one line that names the place in ``readme``, as `check` does.
     """
-    results = readme.parent / RESULTS
+    results = results_of(readme)
     path = results / block.table
     try:
         if not path.resolve().is_relative_to(results.resolve()):
             raise RecordError(f"expected a path below {RESULTS}/")
+        link = Path(os.path.relpath(path, readme.parent)).as_posix()
         if path.is_dir():
-            return measurement_block(f"{RESULTS}/{block.table}", path, block.columns)
-        known, default = (_read_markdown if path.suffix == ".md" else _read_csv)(path)
-        columns = _chosen(known, block.columns) if block.columns else default
-        return [*_table_lines(columns), "", _provenance(f"{RESULTS}/{block.table}", path.parent / "environment.json")]
+            return measurement_block(link, path, block.columns)
+        known, default = read_columns(path)
+        columns = chosen(known, block.columns) if block.columns else default
+        if in_recorded_sweep(path):
+            link = link.rpartition("/")[0]
+        return [*table_lines(columns), "", _provenance(link, path.parent / "environment.json")]
     except RecordError as error:
         raise RecordError(f"{_place(readme, block)}: {error}") from None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str], *, prog: str = "tidepool readme") -> int:
     """The command: 0, 1 where a block differs, 2 with one line on stderr where input or arguments are bad."""
-    parser = _Parser(prog="python -m analysis.readme", description="Keep the README's tables equal to results/.")
+    parser = OneLineParser(prog=prog, description="Keep the README's tables equal to results/.")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--check", action="store_true", help="exit 1 with a line for each block that differs")
     action.add_argument("--write", action="store_true", help="regenerate every block from its record")
-    action.add_argument("--record", type=Path, metavar="SWEEP", help="copy a sweep's tables and environment to --out")
+    action.add_argument("--record", type=Path, metavar="SWEEP", help="write the record of a sweep to --out")
     parser.add_argument("--out", type=Path, help="with --record: the folder to write, below results/")
-    parser.add_argument("--readme", type=Path, help="with --check and --write: the file (default: README.md)")
+    parser.add_argument(
+        "--readme", type=Path, help="with --check and --write: the file (default: README.md and results/README.md)"
+    )
     options = parser.parse_args(arguments)
     if (options.record is None) != (options.out is None):
         parser.error("--record and --out go together")
     if options.record is not None and options.readme is not None:
         parser.error("--readme goes with --check and --write")
-    readme = options.readme or Path("README.md")
+    readmes = [options.readme or Path("README.md")]
+    if options.readme is None and Path(RESULTS, "README.md").is_file():
+        readmes.append(Path(RESULTS, "README.md"))
     try:
         if options.record is not None:
             return _record_command(options.record, options.out)
         if options.write:
-            changed = write(readme)
-            print(f"{shown_path(readme)}: {changed} {'block' if changed == 1 else 'blocks'} changed")
+            for readme in readmes:
+                changed = write(readme)
+                print(f"{shown_path(readme)}: {changed} {'block' if changed == 1 else 'blocks'} changed")
             return 0
-        differing = check(readme)
+        differing = check_records(results_of(readmes[0])) + [line for readme in readmes for line in check(readme)]
     except RecordError as error:
-        print(f"analysis.readme: {error}", file=sys.stderr)
+        print(f"{prog}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     for line in differing:
         print(line)
     return EXIT_DIFFERS if differing else 0
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"analysis.readme: {message} (see --help)", file=sys.stderr)
-        raise SystemExit(EXIT_BAD_INPUT)
 
 
 def _record_command(folder: Path, out: Path) -> int:
@@ -197,16 +197,7 @@ def _record_command(folder: Path, out: Path) -> int:
 
 
 def _readme_lines(readme: Path) -> list[str]:
-    return _text(readme).split("\n")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecordError(f"{shown_path(path)}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{shown_path(path)}: cannot be read ({' '.join(str(error).split())})") from None
+    return read_text(readme).split("\n")
 
 
 def _place(readme: Path, block: Block) -> str:
@@ -221,11 +212,11 @@ def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
         return ""
     index, old, new = differing[0]
     more = f" ({len(differing)} lines differ)" if len(differing) > 1 else ""
-    old_cells, new_cells = _cells(old), _cells(new)
-    headings = _cells(expected[0])
-    if index > 2 and found[:2] == expected[:2] and old_cells and len(old_cells) == len(new_cells):
-        column = next(i for i, (a, b) in enumerate(zip(old_cells, new_cells, strict=True)) if a != b)
-        place, old, new = f"row {index - 2}, {headings[column]}", old_cells[column], new_cells[column]
+    oldrow_cells, newrow_cells = row_cells(old), row_cells(new)
+    headings = row_cells(expected[0])
+    if index > 2 and found[:2] == expected[:2] and oldrow_cells and len(oldrow_cells) == len(newrow_cells):
+        column = next(i for i, (a, b) in enumerate(zip(oldrow_cells, newrow_cells, strict=True)) if a != b)
+        place, old, new = f"row {index - 2}, {headings[column]}", oldrow_cells[column], newrow_cells[column]
     else:
         place = f"line {index}"
         same = next(i for i, (a, b) in enumerate(zip_longest(old, new)) if a != b)
@@ -234,112 +225,11 @@ def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
     return f"{place}: the block has {old or 'nothing'}, the record gives {new or 'nothing'}{more}"
 
 
-def _read_csv(path: Path) -> tuple[dict[str, _Column], list[_Column]]:
-    """The columns a block may name, and those it shows when it names none.
-
-    The tables of a report are shown as the report shows them, and can be named by its headings (``Mean %`` as
-    ``mean_percent``); any column of the file can be named as the file names it.
-    """
-    try:
-        header, *rows = [row for row in csv.reader(io.StringIO(_text(path), newline="")) if row] or [[]]
-    except csv.Error as error:
-        raise RecordError(f"{shown_path(path)}: not readable as CSV ({error})") from None
-    if not header:
-        raise RecordError(f"{shown_path(path)}: empty, expected a table")
-    if any(len(row) != len(header) for row in rows):
-        raise RecordError(f"{shown_path(path)}: rows of different lengths, expected {len(header)} cells in each")
-    raw = {name: [row[index] for row in rows] for index, name in enumerate(header)}
-    plain = {name: _plain_column(name, cells) for name, cells in raw.items()}
-    typed = pd.DataFrame({name: pd.Series(_values(name, cells), dtype="object") for name, cells in raw.items()})
-    try:
-        view = shown(path.stem, typed)
-    except KeyError:  # a table of another kind
-        return plain, list(plain.values())
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{shown_path(path)}: not the {path.stem} table of a report ({error})") from None
-    columns = [_Column(name, name in TEXT_HEADINGS, list(map(_escaped, view[name]))) for name in view.columns]
-    return plain | {_key(column.heading): column for column in columns}, columns
-
-
-def _plain_column(name: str, cells: list[str]) -> _Column:
-    heading = re.sub(r" percent$", " %", name.replace("_", " "))
-    heading = _escaped(heading[:1].upper() + heading[1:])
-    values = _values(name, cells)
-    if name in _WORDS or any(isinstance(value, str) for value in values):
-        return _Column(heading, True, [_escaped(cell) for cell in cells])
-    if name.endswith(("_percent", "_points")):
-        return _Column(heading, False, [number(v, 2, signed=name.startswith("difference")) for v in values])
-    if all(_WHOLE.fullmatch(cell) or not cell for cell in cells):
-        return _Column(heading, False, [cell.removesuffix(".0").replace("-", "−") or MISSING for cell in cells])
-    return _Column(heading, False, [significant(value).replace("-", "−") for value in values])
-
-
-def _values(name: str, cells: list[str]) -> list[Any]:
-    """The cells of a CSV column as analysis wrote them: words, whole numbers, or floats with NaN for an empty cell."""
-    if name == "seed":
-        return [cell or None for cell in cells]
-    if name in _WORDS or any(cell and not _NUMBER.fullmatch(cell) for cell in cells):
-        return cells
-    if all(re.fullmatch(r"[+-]?\d+", cell) for cell in cells):
-        return [int(cell) for cell in cells]
-    return [float(cell) if cell else math.nan for cell in cells]
-
-
-def _read_markdown(path: Path) -> tuple[dict[str, _Column], list[_Column]]:
-    """The columns of the one table in a Markdown file, by key and in order; text around it is left out."""
-    lines = [line.strip() for line in _text(path).splitlines()]
-    rows = [_cells(line) for line in lines if line.startswith("|")]
-    rules = [index for index, row in enumerate(rows) if all(re.fullmatch(r":?-+:?", cell) for cell in row)]
-    if rules != [1] or any(len(row) != len(rows[0]) for row in rows):
-        raise RecordError(f"{shown_path(path)}: expected one Markdown table with as many cells in each row")
-    columns = [
-        _Column(heading, not rule.endswith(":"), [row[index] for row in rows[2:]])
-        for index, (heading, rule) in enumerate(zip(rows[0], rows[1], strict=True))
-    ]
-    return {_key(column.heading): column for column in columns}, columns
-
-
-def _cells(line: str) -> list[str]:
-    """The cells of a row of a Markdown table, escapes left as they stand; empty for any other line."""
-    if not line.startswith("|"):
-        return []
-    return [cell.strip() for cell in re.findall(r"((?:\\.|[^|\\])*)\|", line[1:])]
-
-
-def _key(heading: str) -> str:
-    """``Difference to cudnn, points [95 %]`` as a block's columns= names it: ``difference_to_cudnn_points``."""
-    words = re.sub(r"\[.*?\]", "", heading).lower().replace("%", "percent")
-    return re.sub(r"\W+", "_", words).strip("_")
-
-
-def _chosen(known: dict[str, _Column], names: Sequence[str]) -> list[_Column]:
-    for name in names:
-        if name not in known:
-            raise RecordError(f"unknown column {name!r}, expected any of {', '.join(known)}")
-    return [known[name] for name in names]
-
-
-def _table_lines(columns: list[_Column]) -> list[str]:
-    rows = [
-        [column.heading for column in columns],
-        ["---" if column.words else "---:" for column in columns],
-        *map(list, zip(*(column.cells for column in columns), strict=True)),
-    ]
-    return ["| " + " | ".join(row) + " |" for row in rows]
-
-
-def _escaped(text: str) -> str:
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
-
-
 def _provenance(shown_table: str, path: Path) -> str:
     """One line: the record, its commit, date, machine and versions, and the command that rebuilds it."""
-    try:
-        environment = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{shown_path(path)}: not readable as JSON ({error})") from None
-    if not isinstance(environment, dict):
-        raise RecordError(f"{shown_path(path)}: expected an object with commit, date, command")
+    environment = read_json(path)
+    if environment is None:
+        raise RecordError(f"{shown_path(path)}: no such file")
     check_schema_version(environment.get("schema_version"), shown_path(path))
     command = environment.get("command")
     if not isinstance(command, str) or not command:
@@ -369,4 +259,4 @@ def _some(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_process(main, sys.argv[1:], prog="python -m tidepool.analysis.readme")

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from kernels.pooling import AvgPool, MaxPool
-from models import build_model
+from tidepool.kernels.layer.pooling import AvgPool, MaxPool
+from tidepool.models import build_model
 
 
 class CaseError(ValueError):

@@ -4,12 +4,13 @@ Copy bandwidth counts bytes read and written of a device-to-device copy far larg
 is that of a square product through cuBLAS on normal random numbers (zeros draw less power and run faster).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from kernels.roofline import DEVICES, Device, device_named, operands_of
-from kernels.timing import Timer, median
+from tidepool.kernels.auto.roofline import DEVICES, Device, device_named, operands_of, reference_device
+from tidepool.kernels.runtime.targets import target_of_device
+from tidepool.kernels.runtime.timing import Timer, median
 
 COPY_BYTES = 2**30
 MATRIX_SIZE = 8192
@@ -25,13 +26,20 @@ class Ceilings:
 
     def as_device(self, device: torch.device, dtype: torch.dtype) -> Device:
         """The roofline's device with what was measured in place of the data sheet."""
-        card = device_named(torch.cuda.get_device_name(device)) if device.type == "cuda" else DEVICES[0]
-        rates = {**card.matrix_tflops, "half": self.bf16_matmul_tflops, operands_of(dtype): self.matmul_tflops}
-        multiprocessors, target = card.multiprocessors, card.target
+        card = DEVICES[0]
+        multiprocessors = card.multiprocessors
         if device.type == "cuda":
-            properties = torch.cuda.get_device_properties(device)
-            multiprocessors, target = properties.multi_processor_count, f"cuda:{properties.major}{properties.minor}"
-        return Device(card.name, rates, self.copy_bytes_per_s, multiprocessors, target, "measured in the same process")
+            name = torch.cuda.get_device_name(device)
+            card = device_named(name) or reference_device(target_of_device(device), name)
+            multiprocessors = torch.cuda.get_device_properties(device).multi_processor_count
+        rates = {**card.matrix_tflops, "half": self.bf16_matmul_tflops, operands_of(dtype): self.matmul_tflops}
+        return replace(
+            card,
+            matrix_tflops=rates,
+            copy_bytes_per_s=self.copy_bytes_per_s,
+            multiprocessors=multiprocessors,
+            source="measured in the same process",
+        )
 
 
 def measure_ceilings(

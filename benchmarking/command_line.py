@@ -1,25 +1,27 @@
-"""bench.py's flags -> what to do, with every complaint on one line."""
+"""The flags of `bench.py` -> what to do, with every complaint on one line."""
 
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from benchmarking.cases import CaseError, LayerCase, ModelCase
-from benchmarking.comparison import Comparison
-from benchmarking.model_workload import MODEL_PASSES
-from benchmarking.opponents import BACKEND_NAMES, backends
-from benchmarking.precision import DTYPES
-from benchmarking.predict import PREDICTED_DEVICES, named_device
-from benchmarking.suites import SUITES, chosen, suite
-from benchmarking.workload import PASSES
-from kernels.roofline import DEVICES
+from tidepool.benchmarking.cases import CaseError, LayerCase, ModelCase
+from tidepool.benchmarking.comparison import Comparison
+from tidepool.benchmarking.counting.run import TARGETS as COUNTED_TARGETS
+from tidepool.benchmarking.model_workload import MODEL_PASSES
+from tidepool.benchmarking.opponents import BACKEND_NAMES, backends
+from tidepool.benchmarking.precision import DTYPES
+from tidepool.benchmarking.predict import PREDICTED_DEVICES, named_device
+from tidepool.benchmarking.suites import SUITES, chosen, suite
+from tidepool.benchmarking.workload import PASSES
+from tidepool.kernels.auto.roofline import DEVICES
+from tidepool.records import OneLineParser
 
 DEFAULT_OUT = Path("results/kernel_speed")
 _DESCRIPTION = """Time the op's layers and whole networks against cuDNN and torch.compile: rows are appended to
-<out>/timings.csv, nothing is overwritten, and the same command goes on where it stopped. A case is timed only after it
+<out>/timings.csv, nothing is overwritten, and the same command resumes where it stopped. A case is timed only after it
 was checked right in the same process. Lists are separated by commas or spaces. Exit code: 0 done or out of budget
 (which says what is left), 1 failed, 2 bad arguments or no GPU, 130 and 143 stopped by Ctrl-C and SIGTERM."""
 
@@ -49,6 +51,8 @@ class Options:
     seed: int
     predict: bool
     predict_on: tuple[str, ...]
+    counters: bool
+    targets: tuple[str, ...]
     visit: bool
     resume: str
     run_dir: Path | None
@@ -86,22 +90,17 @@ class Options:
         return {name: str(value) if isinstance(value, Path) else value for name, value in record.items()}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (bench.py --help lists the flags)")
-
-
-def parse_options(arguments: Sequence[str] | None = None) -> Options:
-    """Read and check flags, by default those of this process. `--help` prints and raises SystemExit(0).
+def parse_options(arguments: Sequence[str], *, prog: str = "tidepool bench") -> Options:
+    """Read and check flags; `prog` is the command's name in what it says. `--help` prints and raises SystemExit(0).
 
     Raises UsageError.
     """
-    parser = _Parser(prog="bench.py", description=" ".join(_DESCRIPTION.split()), allow_abbrev=False)
+    parser = OneLineParser(prog=prog, description=" ".join(_DESCRIPTION.split()), refusal=UsageError)
     for flag, settings in _FLAGS.items():
         parser.add_argument(f"--{flag}", **settings)
     given = vars(parser.parse_args(arguments))
     out_given = given["out"] is not None
-    for name in ("cases", "backends", "dtype", "passes", "predict_on"):
+    for name in ("cases", "backends", "dtype", "passes", "predict_on", "targets"):
         if given[name] is not None:
             given[name] = _listed(name, given[name])
     options = Options(
@@ -112,6 +111,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         out=given["out"] or given["run_dir"] or DEFAULT_OUT,
         out_given=out_given or given["run_dir"] is not None,
         predict_on=given["predict_on"] or PREDICTED_DEVICES,
+        targets=given["targets"] or COUNTED_TARGETS,
         **{name: given[name] for name in _TAKEN_AS_GIVEN},
     )
     _check(options)
@@ -120,7 +120,11 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
 
 def _check(options: Options) -> None:
     """Raises UsageError for values and combinations that cannot be used."""
-    known = {"dtype": (options.dtypes, tuple(DTYPES)), "passes": (options.passes, PASSES)}
+    known = {
+        "dtype": (options.dtypes, tuple(DTYPES)),
+        "passes": (options.passes, PASSES),
+        "targets": (options.targets, COUNTED_TARGETS),
+    }
     for flag, (values, allowed) in known.items():
         for value in values:
             if value not in allowed:
@@ -132,8 +136,10 @@ def _check(options: Options) -> None:
             named_device(device)
     except (CaseError, ValueError) as error:
         raise UsageError(str(error)) from None
-    if options.predict and options.visit:
-        raise UsageError("--predict and --visit: give one or the other")
+    if options.predict + options.visit + options.counters > 1:
+        raise UsageError("--predict, --counters and --visit: give one of them")
+    if options.counters and options.run_dir:
+        raise UsageError("--counters writes no record of a run: leave out --run_dir")
     if options.visit and (options.suite != "blocks" or options.run_dir):
         raise UsageError("--visit goes through blocks and models by itself: leave out --suite and --run_dir")
     if options.suite == "models" and not set(options.passes) & set(MODEL_PASSES):
@@ -200,6 +206,8 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "seed": {"type": _whole(0), "default": 0, "metavar": "N", "help": "of the random inputs and weights"},
     "predict": {**_ON, "help": "operations, bytes and bounds of time; needs no GPU; written only with --out"},
     "predict_on": {**_LIST, "help": f"cards, of {', '.join(device.name for device in DEVICES)}"},
+    "counters": {**_ON, "help": "bytes, sectors, bank conflicts, products of layers, counted on the simulator"},
+    "targets": {**_LIST, "help": f"of --counters: {', '.join(COUNTED_TARGETS)} (default: all)"},
     "visit": {**_ON, "help": "checks, ceilings, tuning, blocks, models: all that one visit to a GPU should do"},
     "resume": {"choices": ("auto", "never"), "default": "auto", "help": "never: measure again what was measured"},
     "run_dir": {"type": Path, "help": "as sweep.py gives it: --out and a record of the run in one folder"},
@@ -209,6 +217,6 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "progress": {**_ON, "default": True, "help": "a line for each pass that was timed"},
 }
 _TAKEN_AS_GIVEN = (
-    "suite", "budget_s", "processes", "rounds", "cuda_graph", "seed", "predict", "visit", "resume", "run_dir", "group",
-    "name", "project", "progress",
+    "suite", "budget_s", "processes", "rounds", "cuda_graph", "seed", "predict", "counters", "visit", "resume",
+    "run_dir", "group", "name", "project", "progress",
 )  # fmt: skip

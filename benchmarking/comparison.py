@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from benchmarking import machine
-from benchmarking.cases import Case, LayerCase
-from benchmarking.model_workload import MODEL_PASSES
-from benchmarking.opponents import Backend
-from benchmarking.precision import DTYPES, precision_record, set_precision
-from benchmarking.records import SCHEMA_VERSION, checks, timings
-from benchmarking.workload import PASSES, plan_text
-from kernels import plan_table
+from tidepool.benchmarking import machine
+from tidepool.benchmarking.cases import Case, LayerCase
+from tidepool.benchmarking.model_workload import MODEL_PASSES
+from tidepool.benchmarking.opponents import Backend
+from tidepool.benchmarking.precision import DTYPES, precision_record, set_precision
+from tidepool.benchmarking.records import checks, timings
+from tidepool.benchmarking.workload import PASSES, plan_text
+from tidepool.kernels.auto import table as plan_table
 
 TIMED, WRONG, UNSUPPORTED, CRASHED = "timed", "wrong", "unsupported", "crashed"
 OUT_OF_MEMORY, FAILED, RIGHT = "out of memory", "failed", "right"
@@ -117,7 +117,6 @@ def check_row(
 ) -> dict[str, Any]:
     """A row of correctness.csv; `judged` says how, where it came to that."""
     return {
-        "schema_version": SCHEMA_VERSION,
         "measured_at": machine.now(),
         "suite": comparison.suite,
         "case": case.name,
@@ -142,7 +141,6 @@ def timing_row(
 ) -> dict[str, Any]:
     """A row of timings.csv without its figures."""
     return {
-        "schema_version": SCHEMA_VERSION,
         "measured_at": machine.now(),
         "process": process,
         "replicate": comparison.replicate,

@@ -1,6 +1,6 @@
 """Is a layer right on a backend? Asked of every case in the process that times it, before and after.
 
-The rule is `kernels.error_rule`: no farther from float64 than twice PyTorch's own error in the same dtype, plus
+The rule is `oracle.error_rule`: no farther from float64 than twice PyTorch's own error in the same dtype, plus
 rounding. The layer runs at its full size; float64 judges some of its samples, spread over the batch and with its first
 and last among them, where all of them would be slow:
 
@@ -21,11 +21,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from benchmarking.cases import LayerCase
-from kernels import error_rule
-from kernels.error_rule import Inputs, RuleBrokenError, Truth
-from kernels.pooling import MaxPool
-from kernels.reference import conv_relu_pool_reference
+from tidepool.benchmarking.cases import LayerCase
+from tidepool.kernels.activations import as_activation
+from tidepool.kernels.layer.pooling import MaxPool
+from tidepool.kernels.oracle import error_rule
+from tidepool.kernels.oracle.error_rule import Inputs, RuleBrokenError, Truth
+from tidepool.kernels.oracle.reference import conv_act_pool_reference
 
 UNDECIDED_LIMIT = 0.05
 MOST_CONV_ELEMENTS = 2**25
@@ -93,7 +94,7 @@ class Question:
             if name == "dx" and bool((rest != 0).any()):
                 raise RuleBrokenError(f"{where}: not 0 in samples that got no gradient")
             if not bool(rest.isfinite().all()):
-                raise RuleBrokenError(f"{where}: not finite in a sample beside those compared")
+                raise RuleBrokenError(f"{where}: not finite in a sample besides those compared")
             tensor = tensor[self.samples]
         error_rule.error_rule(where, tensor, self.twin[name], self.truth[name])
 
@@ -103,7 +104,7 @@ def ask(case: LayerCase, dtype: torch.dtype, device: torch.device, *, seed: int,
 
     Raises NotJudgedError for the one kind of layer that cannot be judged: TF32 winners under SiLU or GELU.
     """
-    smooth = case.activation in ("silu", "gelu")
+    smooth = as_activation(case.activation).needs_value
     if tf32 and smooth and isinstance(case.pool, MaxPool):
         raise NotJudgedError(f"{case.name}: which of two values is larger after {case.activation}, TF32 cannot tell")
     generator = torch.Generator(device).manual_seed(seed)
@@ -158,7 +159,7 @@ def conv_elements(case: LayerCase) -> int:
     """Convolution outputs of one sample."""
     probe = torch.empty((1, *case.x[1:]), device="meta")
     options = {**case.options, "activation": None, "pool": None}
-    return prod(conv_relu_pool_reference(probe, torch.empty(case.weight, device="meta"), **options).shape)
+    return prod(conv_act_pool_reference(probe, torch.empty(case.weight, device="meta"), **options).shape)
 
 
 def in_layout(inputs: Inputs, channels_last: bool) -> Inputs:
@@ -200,5 +201,5 @@ def _integers(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Genera
 
 
 def _output_size(case: _RuleLayer, x: Tensor, weight: Tensor) -> tuple[int, ...]:
-    probe = conv_relu_pool_reference(x.to("meta"), weight.to("meta"), **case.options)  # type: ignore[arg-type]
+    probe = conv_act_pool_reference(x.to("meta"), weight.to("meta"), **case.options)  # type: ignore[arg-type]
     return tuple(probe.shape)

@@ -1,6 +1,6 @@
-"""`python -m benchmarking.host_cost --out results/host_cost`: what the host spends on one forward and backward.
+"""`python -m tidepool.benchmarking.host_cost --out results/host_cost`: the host time of a step.
 
-On our side launches are stubbed (`kernels.launch.replace_launcher`), so that what is left is this project's Python; on
+On our side launches are stubbed (`runtime.launch`), so that what is left is this project's Python; on
 PyTorch's side convolution, ReLU and pool run eagerly on tensors of one element, where the arithmetic is nothing. Both
 sides take turns in one process, A B B A, many blocks of calls each; a block's mean is one sample. Rows are appended to
 `<out>/host_cost.csv`.
@@ -18,13 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarking import machine
-from benchmarking.records import SCHEMA_VERSION, RecordFileError, Table
-from kernels import MaxPool, conv_relu_pool
-from kernels.command_line import OneLineParser
-from kernels.launch import replace_launcher
-from kernels.runtime import INTERPRETED
-from kernels.timing import percentile
+from tidepool.benchmarking import machine
+from tidepool.kernels import MaxPool, conv_relu_pool, kernel_mode
+from tidepool.kernels.runtime.launch import replace_launcher
+from tidepool.kernels.runtime.timing import percentile
+from tidepool.program import run_process
+from tidepool.records import OneLineParser, RecordError, Table
 
 HOST_COST_COLUMNS = (
     "schema_version", "measured_at", "process", "side", "what", "host_us_p50", "host_us_p20", "host_us_p80", "blocks",
@@ -64,16 +63,15 @@ def host_cost(
 
 
 def record(folder: Path, device: torch.device, costs: Sequence[HostCost], calls: int) -> None:
-    """Append one row a side. Raises RecordFileError."""
+    """Append one row a side. Raises RecordError."""
     environment = machine.machine_record(device, ("kernels",))
     common: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
         "measured_at": machine.now(),
         "process": f"{time.time_ns():x}",
         "what": WHAT,
         "calls_per_block": calls,
         "device": device.type,
-        "kernel_mode": "interpreted" if INTERPRETED else "compiled",
+        "kernel_mode": kernel_mode("triton", device),
         "cpu_threads": torch.get_num_threads(),
         **{name: environment[name] for name in HOST_COST_COLUMNS if name in environment},
     }
@@ -91,10 +89,10 @@ def record(folder: Path, device: torch.device, costs: Sequence[HostCost], calls:
     Table(folder / "host_cost.csv", HOST_COST_COLUMNS).append(rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str], *, prog: str = "tidepool host_cost") -> int:
     """The command: 0, or 2 with one line on stderr."""
-    about = "Host time of the op beside eager PyTorch's."
-    parser = OneLineParser(prog="python -m benchmarking.host_cost", description=about)
+    about = "Host time of the op compared with eager PyTorch's."
+    parser = OneLineParser(prog=prog, description=about)
     parser.add_argument(
         "--out", type=Path, help="folder to append host_cost.csv in; without it the figures are printed"
     )
@@ -102,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=_positive, default=100, help="calls in a block (default: 100)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    device = torch.device("cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() and kernel_mode("triton") == "compiled" else "cpu")
     costs = host_cost(device, blocks=options.blocks, calls=options.calls)
     for cost in costs:
         middle, low, high = (percentile(cost.samples, share) for share in (0.5, 0.2, 0.8))
@@ -112,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out is not None:
         try:
             record(options.out, device, costs, options.calls)
-        except RecordFileError as error:
-            print(f"benchmarking.host_cost: {error}", file=sys.stderr)
+        except RecordError as error:
+            print(f"{prog}: {error}", file=sys.stderr)
             return 2
     return 0
 
@@ -157,4 +155,4 @@ def _ours(device: torch.device) -> Step:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main, sys.argv[1:], prog="python -m tidepool.benchmarking.host_cost")

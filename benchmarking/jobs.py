@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarking.comparison import Comparison
-from benchmarking.opponents import backends
-from benchmarking.suites import chosen, suite
+from tidepool.benchmarking.comparison import Comparison
+from tidepool.benchmarking.opponents import backends
+from tidepool.benchmarking.suites import chosen, suite
 
 KINDS = ("time", "check", "ceilings", "tune")
 

@@ -8,13 +8,12 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from functools import cache
-from importlib import metadata
 from typing import Any
 
 import torch
 
-from kernels import conv_library, kernel_mode
-from training.environment import SOURCE, cpu_name, driver_version, git_state
+from tidepool.kernels import conv_library, kernel_mode
+from tidepool.records import SOURCE, cpu_name, driver_version, git_state, package_version
 
 COMMIT_VARIABLE = "TIDEPOOL_COMMIT"
 """Names the commit where the code is a copy without its git history."""
@@ -40,7 +39,7 @@ def machine_record(device: torch.device, packages: tuple[str, ...]) -> dict[str,
         "conv_library": conv_library("cudnn", device),
         "cpu": cpu_name(),
         "torch": torch.__version__,
-        "triton": _version("triton"),
+        "triton": package_version("triton"),
         "python": platform.python_version(),
         "commit": commit,
         "dirty": dirty,
@@ -105,11 +104,4 @@ def _number(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:  # [N/A]
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
         return None

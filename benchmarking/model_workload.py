@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarking.cases import ModelCase
-from benchmarking.opponents import BACKENDS, Backend, UnsupportedError
-from benchmarking.workload import Bounds, Timed
-from kernels.roofline import Device
-from kernels.timing import cache_bytes, sets_beyond_cache
-from models import available_models
+from tidepool.benchmarking.cases import ModelCase
+from tidepool.benchmarking.opponents import BACKENDS, Backend, UnsupportedError
+from tidepool.benchmarking.workload import Bounds, Timed
+from tidepool.kernels.auto.roofline import Device
+from tidepool.kernels.runtime.timing import cache_bytes, sets_beyond_cache
+from tidepool.models import available_models
 
 MODEL_PASSES = ("train",)
 LEARNING_RATE = 1e-5

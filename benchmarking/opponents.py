@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarking.cases import LayerCase
-from kernels import conv_relu_pool
-from kernels.reference import conv_relu_pool_reference, pool_reference
+from tidepool.benchmarking.cases import LayerCase
+from tidepool.kernels import conv_relu_pool
+from tidepool.kernels.oracle.reference import conv_act_pool_reference, pool_reference
 
 Layer = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -70,7 +70,7 @@ def build_layer(backend: Backend, case: LayerCase) -> Layer:
         return functools.partial(conv_relu_pool, **case.options, backend=backend.op)
 
     def layer(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return conv_relu_pool_reference(x, weight, bias, **case.options)
+        return conv_act_pool_reference(x, weight, bias, **case.options)
 
     # What torch.compile keeps hangs on the code object: each layer gets one of its own.
     layer.__code__ = layer.__code__.replace(co_name=f"layer_{case.name}")

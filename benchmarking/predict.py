@@ -1,6 +1,6 @@
 """What each case costs and how fast it could be on a named card, without one.
 
-Rates are the vendors' published ones: assumptions, not measurements. A time here is a lower bound (`kernels.roofline`),
+Rates are the vendors' published ones: assumptions, not measurements. A time here is a lower bound (`auto.roofline`),
 and `bound_ratio` is the quotient of two such bounds, the most that fusing can win where nothing else limits.
 """
 
@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarking import machine
-from benchmarking.cases import LayerCase
-from benchmarking.precision import DTYPES, set_precision
-from benchmarking.records import SCHEMA_VERSION, Table
-from kernels.arguments import build_geometry, parse_layer
-from kernels.roofline import DEVICES, Device, layer_cost, roofline_seconds, saved_bytes
+from tidepool.benchmarking import machine
+from tidepool.benchmarking.cases import LayerCase
+from tidepool.benchmarking.precision import DTYPES, set_precision
+from tidepool.kernels.auto.roofline import DEVICES, Device, layer_cost, roofline_seconds, saved_bytes
+from tidepool.kernels.layer.arguments import parse_layer
+from tidepool.kernels.layer.sizes import build_geometry
+from tidepool.records import Table
 
 PREDICTION_COLUMNS = (
     "schema_version", "suite", "case", "family", "pass", "dtype", "device", "device_source", "matrix_tflops",
@@ -57,9 +58,9 @@ def named_device(name: str) -> Device:
 def predict(case: LayerCase, dtype: str, pass_: str, device: Device) -> Prediction:
     """Costs and bounds of one pass of a case in `dtype` ("bf16", "fp16", "fp32", "tf32")."""
     set_precision(dtype)
-    settings = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **case.options}
-    settings |= {"activation": case.activation, "pool": case.pool}
-    geometry, shapes = build_geometry(case.x, case.weight, parse_layer(case.weight[2:], **settings))
+    settings = {**case.options, "activation": case.activation, "pool": case.pool}
+    layer = parse_layer(case.weight[2:], **settings)
+    geometry, shapes = build_geometry(case.x, case.weight, layer)
     given: dict[str, Any] = {"bias": case.bias, "input_gradient": case.input_gradient, "device": device}
     fused, eager = (
         layer_cost(geometry, shapes, DTYPES[dtype], pass_, variant, **given) for variant in ("fused", "eager")
@@ -130,7 +131,6 @@ def write_predictions(folder: Path, suite: str, dtype: str, found: Sequence[tupl
     commit, dirty = machine.commit_and_dirty()
     fresh = [
         {
-            "schema_version": SCHEMA_VERSION,
             "suite": suite,
             "pass": pass_,
             "dtype": dtype,

@@ -1,19 +1,19 @@
 """What a network's training step costs and how fast it could be: its layers, one after another.
 
 Counted are the calls of fused ops and the linear layers, forward and backward, all in one dtype, as
-`models.coverage_costs` counts them; not counted are the loss, the optimiser, and what lies between layers (sums,
+`coverage.costs` counts them; not counted are the loss, the optimiser, and what lies between layers (sums,
 dropout, activations of linear layers). Both sides have the same linear layers.
 """
 
 import torch
 
-from benchmarking.cases import ModelCase
-from benchmarking.precision import DTYPES, set_precision
-from benchmarking.predict import Prediction
-from kernels.launch import operand_kind
-from kernels.roofline import Device
-from models.coverage import layer_calls
-from models.coverage_costs import call_cost, linear_cost
+from tidepool.benchmarking.cases import ModelCase
+from tidepool.benchmarking.precision import DTYPES, set_precision
+from tidepool.benchmarking.predict import Prediction
+from tidepool.kernels.auto.roofline import Device
+from tidepool.kernels.runtime.launch import operand_kind
+from tidepool.models.coverage.costs import call_cost, linear_cost
+from tidepool.models.coverage.cover import layer_calls
 
 
 def predict_model(case: ModelCase, dtype: str, device: Device) -> Prediction:
@@ -23,7 +23,7 @@ def predict_model(case: ModelCase, dtype: str, device: Device) -> Prediction:
     kind = DTYPES[dtype]
     with torch.device("meta"):
         model = case.network("cudnn")
-    rate = device.matrix_tflops["tf32" if dtype == "tf32" else operand_kind(kind)] * 1e12
+    rate = device.matrix_tflops["tf32" if dtype == "tf32" else operand_kind(kind, torch.device("cuda"))] * 1e12
     flops = 0
     moved, seconds = {"fused": 0, "eager": 0}, {"fused": 0.0, "eager": 0.0}
     for _, call in layer_calls(model, (case.batch, case.in_channels, *case.image_size), kind):

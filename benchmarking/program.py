@@ -1,30 +1,63 @@
-"""What bench.py does with checked options: predict, visit, or time a suite in fresh processes."""
+"""The command `tidepool bench`, which `bench.py` is too: predict, visit, or time a suite in fresh processes.
+
+Exit codes: 0 done or out of budget, 1 failed, 2 bad arguments or no GPU, 130 and 143 stopped by Ctrl-C and SIGTERM.
+"""
 
 import os
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 
-from benchmarking import machine, run_record
-from benchmarking.budget import Budget
-from benchmarking.command_line import Options, UsageError
-from benchmarking.comparison import Comparison, remaining
-from benchmarking.predict import named_device, predictions, table_text, write_predictions
-from benchmarking.predict_model import predict_model
-from benchmarking.records import write_cases
-from benchmarking.session import Announce
-from benchmarking.suites import suite
-from benchmarking.supervisor import Spawn, run_replicate, spawn_worker
-from benchmarking.tuning import TUNED_FOLDER
-from benchmarking.visit import visit
-from kernels.plan_table import ENVIRONMENT_VARIABLE
+from tidepool.benchmarking import machine, run_record
+from tidepool.benchmarking.budget import Budget
+from tidepool.benchmarking.command_line import Options, UsageError, parse_options
+from tidepool.benchmarking.comparison import Comparison, remaining
+from tidepool.benchmarking.counting import run as counting
+from tidepool.benchmarking.predict import named_device, predictions, table_text, write_predictions
+from tidepool.benchmarking.predict_model import predict_model
+from tidepool.benchmarking.records import write_cases
+from tidepool.benchmarking.session import Announce
+from tidepool.benchmarking.suites import suite
+from tidepool.benchmarking.supervisor import Spawn, WorkerError, run_replicate, spawn_worker
+from tidepool.benchmarking.tuning import TUNED_FOLDER
+from tidepool.benchmarking.visit import visit
+from tidepool.kernels.auto.table import ENVIRONMENT_VARIABLE
+from tidepool.records import RecordError
 
+COUNTERS_OUT = Path("results/counters")
 CHECKS_AT_ONCE = 4
 """Processes that check layers side by side in a visit: each may hold some gigabytes of the card's memory."""
-NO_GPU = "timing needs an NVIDIA GPU, and none was found; --predict alone works without one"
+NO_GPU = "timing needs an NVIDIA GPU, and none was found; --predict and --counters work without one"
+
+
+def main(arguments: Sequence[str], *, prog: str = "tidepool bench") -> int:
+    """Run the command; returns its exit code."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        options = parse_options(arguments, prog=prog)
+        left = run(options, lambda line: print(line, flush=True))
+    except (UsageError, RecordError) as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    except WorkerError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{prog}: stopped by SIGINT; the same command resumes", file=sys.stderr)
+        return 128 + signal.SIGINT
+    for line in left:
+        print(f"left: {line}")
+    if left:
+        print("the budget is over; the same command resumes")
+    elif not options.predict:
+        print(f"done: {options.out}")
+    return 0
 
 
 def run(
@@ -39,10 +72,12 @@ def run(
 
     A visit's tuned tables lie in <out>/tuned, unless TIDEPOOL_TUNED names a place. `device`, `spawn` and `budget` are
     the GPU, real processes and the real clock unless given. Raises UsageError where
-    there is no GPU or a folder cannot be used, WorkerError, RecordFileError.
+    there is no GPU or a folder cannot be used, WorkerError, RecordError.
     """
     if options.predict:
         return _in_run_folder(options, torch.device("cpu"), announce, lambda: _predict(options, announce))
+    if options.counters:
+        return _count(options, budget or Budget(options.budget_s), announce)
     if device is None:
         if not torch.cuda.is_available():
             raise UsageError(NO_GPU)
@@ -87,6 +122,13 @@ def _predict(options: Options, announce: Announce) -> list[str]:
             added = write_predictions(options.out, options.suite, dtype, found)
             announce(f"{added} rows -> {options.out / 'predictions.csv'}")
     return []
+
+
+def _count(options: Options, budget: Budget, announce: Announce) -> list[str]:
+    jobs = counting.jobs_of(options.suite, options.layers(), options.dtypes, options.targets)
+    out = options.out if options.out_given else COUNTERS_OUT
+    with run_record.FolderLock(out):
+        return counting.run(jobs, out, budget, announce)
 
 
 def _time(options: Options, device: torch.device, budget: Budget, spawn: Spawn, announce: Announce) -> list[str]:

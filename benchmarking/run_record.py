@@ -10,21 +10,19 @@ import math
 from collections import defaultdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 
-from benchmarking import machine
-from benchmarking.command_line import Options, UsageError
-from benchmarking.comparison import TIMED
-from benchmarking.opponents import OURS
-from benchmarking.predict import predictions_table
-from benchmarking.records import RecordFileError, Table, timings
-from kernels.timing import median
-from training.records import write_json
+from tidepool.benchmarking import machine
+from tidepool.benchmarking.command_line import Options, UsageError
+from tidepool.benchmarking.comparison import TIMED
+from tidepool.benchmarking.opponents import OURS
+from tidepool.benchmarking.predict import predictions_table
+from tidepool.benchmarking.records import timings
+from tidepool.kernels.runtime.timing import median
+from tidepool.records import BENCH_KIND, Table, read_json, write_json
 
-KIND = "bench"
-# What may differ from the run that is gone on with: where it is kept, how long it may take, what it prints.
+# What may differ from the run that is resumed: where it is kept, how long it may take, what it prints.
 _FREE = frozenset({"budget_s", "resume", "run_dir", "out", "out_given", "progress", "group", "name", "project"})
 
 
@@ -56,17 +54,17 @@ class FolderLock:
 def begin(options: Options, folder: Path, device: torch.device) -> bool:
     """Write what a run starts with; whether it had finished before. Raises UsageError in another run's folder."""
     config = json.loads(json.dumps(options.as_record()))
-    earlier = _read(folder / "config.json")
+    earlier = read_json(folder / "config.json")
     if earlier is not None:
-        if earlier.get("kind") != KIND:
+        if earlier.get("kind") != BENCH_KIND:
             raise UsageError(f"--run_dir: {folder} holds another program's run; give a new folder")
         differing = [name for name in config if name not in _FREE and earlier.get(name) != config[name]]
         if differing:
             raise UsageError(f"--run_dir: {folder} was started with other {', '.join(differing)}; give a new folder")
-    summary = _read(folder / "summary.json") or {}
+    summary = read_json(folder / "summary.json") or {}
     if options.resume == "auto" and summary.get("status") == "finished":
         return True
-    write_json(folder / "config.json", {"kind": KIND, **config})
+    write_json(folder / "config.json", {"kind": BENCH_KIND, **config})
     write_json(
         folder / "environment.json", {**machine.machine_record(device, ("kernels", "models")), "date": machine.now()}
     )
@@ -76,7 +74,7 @@ def begin(options: Options, folder: Path, device: torch.device) -> bool:
 def end(folder: Path, options: Options, left: list[str]) -> None:
     """Write summary.json: how the run ended, and its figures."""
     summary = {
-        "kind": KIND,
+        "kind": BENCH_KIND,
         "status": "interrupted" if left else "finished",
         "exit_reason": "; ".join(left) or None,
         "suite": options.suite,
@@ -116,13 +114,3 @@ def _predicted(folder: Path) -> dict[str, float]:
 
 def _geometric_mean(values: list[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RecordFileError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-    return content if isinstance(content, dict) else {}

@@ -1,7 +1,7 @@
 """One process of a comparison: every case checked, timed against its opponents, checked again, and written down.
 
 Within a pass the backends take turns A B C, C B A, so that a card that warms up or slows down does so for all of them.
-What a call has measured is in `timings.csv` before the next pass begins; a later session goes on behind it.
+What a call has measured is in `timings.csv` before the next pass begins; a later session appends to it.
 """
 
 import gc
@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from benchmarking import machine
-from benchmarking.budget import Budget
-from benchmarking.cases import Case, LayerCase
-from benchmarking.ceilings import Ceilings
-from benchmarking.comparison import (
+from tidepool.benchmarking import machine
+from tidepool.benchmarking.budget import Budget
+from tidepool.benchmarking.cases import Case, LayerCase
+from tidepool.benchmarking.ceilings import Ceilings
+from tidepool.benchmarking.comparison import (
     CRASHED,
     FAILED,
     OUT_OF_MEMORY,
@@ -32,21 +32,21 @@ from benchmarking.comparison import (
     remaining,
     timing_row,
 )
-from benchmarking.correctness import NotJudgedError
-from benchmarking.model_workload import ModelWorkload
-from benchmarking.opponents import Backend, UnsupportedError
-from benchmarking.precision import DTYPES, set_precision
-from benchmarking.records import checks, timings
-from benchmarking.state import State
-from benchmarking.workload import LayerWorkload, Timed, Workload
-from kernels.timing import Timer, percentile
+from tidepool.benchmarking.correctness import NotJudgedError
+from tidepool.benchmarking.model_workload import ModelWorkload
+from tidepool.benchmarking.opponents import Backend, UnsupportedError
+from tidepool.benchmarking.precision import DTYPES, set_precision
+from tidepool.benchmarking.records import checks, timings
+from tidepool.benchmarking.state import State
+from tidepool.benchmarking.workload import LayerWorkload, Timed, Workload
+from tidepool.kernels.runtime.timing import Timer, percentile
 
 IN_PROGRESS = "in_progress"
 Announce = Callable[[str], None]
 
 
 class DeviceLostError(RuntimeError):
-    """The GPU answers this process no more: only a new one can go on."""
+    """The GPU answers this process no more: only a new one can continue."""
 
 
 class Session:
@@ -74,7 +74,7 @@ class Session:
     _measured: dict[tuple[str, str, str], str]
 
     def run(self) -> None:
-        """Measure what remains, as far as the budget goes. Raises DeviceLostError, RecordFileError."""
+        """Measure what remains, as far as the budget goes. Raises DeviceLostError, RecordError."""
         self.state.put(IN_PROGRESS, None)
         self._measured = measured(self.comparison, self.device)
         left = remaining(self.comparison, self.device)

@@ -3,12 +3,10 @@
 Times themselves are in the CSV files: what they hold is done, whatever the state file says.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-from benchmarking.records import SCHEMA_VERSION, RecordFileError
-from training.records import write_json
+from tidepool.records import SCHEMA_VERSION, RecordError, read_json, write_json
 
 STATE_FILE = "state.json"
 
@@ -31,15 +29,12 @@ class State:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, content)
         except OSError as error:
-            raise RecordFileError(f"{self.path}: cannot be written ({error.strerror or error})") from None
+            raise RecordError(f"{self.path}: cannot be written ({error.strerror or error})") from None
 
     def _read(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        content = read_json(self.path)
+        if content is None:
             return {}
-        except (OSError, ValueError) as error:
-            raise RecordFileError(f"{self.path}: cannot be read ({' '.join(str(error).split())})") from None
-        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-            raise RecordFileError(f"{self.path}: not a state file of this version; move it away to begin anew")
+        if content.get("schema_version") != SCHEMA_VERSION:
+            raise RecordError(f"{self.path}: not a state file of this version; move it away to start over")
         return content

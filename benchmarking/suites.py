@@ -13,8 +13,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarking.cases import Case, CaseError, LayerCase, ModelCase
-from kernels.pooling import AvgPool, MaxPool
+from tidepool.benchmarking.cases import Case, CaseError, LayerCase, ModelCase
+from tidepool.kernels.layer.pooling import AvgPool, MaxPool
 
 SUITES = ("smoke", "blocks", "models")
 
@@ -63,7 +63,7 @@ def _layers(
 
 
 def _vgg(name: str, family: str, size: int, batches: dict[int, tuple[int, ...]]) -> list[LayerCase]:
-    """The five layers of VGG-16 that a pool follows, for pictures of `size`; batch sizes by block."""
+    """The five layers of VGG-16 that a pool follows, for images of `size`; batch sizes by block."""
     cases = []
     for block, channels in enumerate((64, 128, 256, 512, 512), start=1):
         pixels = (size >> (block - 1),) * 2

@@ -1,7 +1,6 @@
 """Fresh processes, one after another: each replicate is one, and a crash costs the backend that caused it, no more."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -12,10 +11,10 @@ from dataclasses import replace
 
 import torch
 
-from benchmarking import machine
-from benchmarking.budget import Budget
-from benchmarking.cases import Case
-from benchmarking.comparison import (
+from tidepool.benchmarking import machine
+from tidepool.benchmarking.budget import Budget
+from tidepool.benchmarking.cases import Case
+from tidepool.benchmarking.comparison import (
     CRASHED,
     Comparison,
     check_row,
@@ -24,16 +23,16 @@ from benchmarking.comparison import (
     timing_row,
     unchecked,
 )
-from benchmarking.jobs import Job
-from benchmarking.records import checks, timings
-from benchmarking.session import IN_PROGRESS, Announce
-from benchmarking.state import State
-from training.environment import SOURCE
+from tidepool.benchmarking.jobs import Job
+from tidepool.benchmarking.records import checks, timings
+from tidepool.benchmarking.session import IN_PROGRESS, Announce
+from tidepool.benchmarking.state import State
+from tidepool.installation import AS_MODULE, child_environment
 
 Spawn = Callable[[Job], int]
 """Starts a job in a process of its own and returns its exit code."""
 
-WORKER = ("-m", "benchmarking.worker")
+WORKER = (*AS_MODULE, "tidepool.benchmarking.worker")
 LEAST_S = 5.0
 """A process is not started for less: importing PyTorch takes most of that."""
 GRACE_S = 15.0
@@ -50,9 +49,8 @@ class WorkerError(RuntimeError):
 
 
 def spawn_worker(job: Job, *, quiet: bool = False) -> int:
-    """Run a job as `python -m benchmarking.worker`; stop it when its budget is over and it does not end by itself."""
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SOURCE), environment.get("PYTHONPATH")]))
+    """Run a job as `benchmarking.worker`; stop it when its budget is over and it does not end by itself."""
+    environment = child_environment()
     environment[machine.COMMAND_VARIABLE] = machine.command_line()
     command = [sys.executable, *WORKER, job.text(), *(["--quiet"] if quiet else [])]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)

@@ -2,14 +2,14 @@
 
 import torch
 
-from benchmarking.budget import Budget
-from benchmarking.cases import LayerCase
-from benchmarking.comparison import Comparison
-from benchmarking.precision import DTYPES
-from benchmarking.session import Announce
-from kernels.compile_ahead import compiling_for
-from kernels.timing import Timer
-from kernels.tune import default_table, tune_layers
+from tidepool.benchmarking.budget import Budget
+from tidepool.benchmarking.cases import LayerCase
+from tidepool.benchmarking.comparison import Comparison
+from tidepool.benchmarking.precision import DTYPES
+from tidepool.benchmarking.session import Announce
+from tidepool.kernels.runtime.timing import Timer
+from tidepool.kernels.tune.ahead import compiling_for
+from tidepool.kernels.tune.tuner import default_table, tune_layers
 
 TUNED_FOLDER = "tuned"
 """Below a folder of measurements: the tables that its `auto` goes by."""
@@ -18,7 +18,7 @@ TUNED_FOLDER = "tuned"
 def tune(comparison: Comparison, device: torch.device, timer: Timer, budget: Budget, announce: Announce) -> bool:
     """Tune the comparison's layers as far as the budget goes; whether all are done.
 
-    The table is `kernels.tune.default_table`, which TIDEPOOL_TUNED places; what it holds for this machine and code is
+    The table is `tuner.default_table`, which TIDEPOOL_TUNED places; what it holds for this machine and code is
     not measured again. A layer of which nothing was right is done, and said.
     """
     layers = [case for case in comparison.cases if isinstance(case, LayerCase)]

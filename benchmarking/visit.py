@@ -1,4 +1,4 @@
-"""Everything one visit to a GPU should do, in order, each piece going on where the last visit left it.
+"""Everything one visit to a GPU should do, in order, each piece resuming where the last visit left it.
 
 1  correctness of every layer, in every dtype asked for
 2  the card's ceilings: copy bandwidth and matrix rate
@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from benchmarking import machine
-from benchmarking.budget import Budget
-from benchmarking.comparison import Comparison, remaining, unchecked
-from benchmarking.jobs import Job
-from benchmarking.model_workload import MODEL_PASSES
-from benchmarking.opponents import backends
-from benchmarking.records import write_cases
-from benchmarking.session import Announce
-from benchmarking.state import State
-from benchmarking.suites import suite
-from benchmarking.supervisor import Spawn, run_checks, run_once, run_replicate
+from tidepool.benchmarking import machine
+from tidepool.benchmarking.budget import Budget
+from tidepool.benchmarking.comparison import Comparison, remaining, unchecked
+from tidepool.benchmarking.jobs import Job
+from tidepool.benchmarking.model_workload import MODEL_PASSES
+from tidepool.benchmarking.opponents import backends
+from tidepool.benchmarking.records import write_cases
+from tidepool.benchmarking.session import Announce
+from tidepool.benchmarking.state import State
+from tidepool.benchmarking.suites import suite
+from tidepool.benchmarking.supervisor import Spawn, run_checks, run_once, run_replicate
 
 CHECKED_FIRST = ("compile",)
 """Checked with `triton` in stage 1 for what it compiles; max-autotune times what it compiles: the card to itself."""
@@ -33,7 +33,7 @@ VISIT = "visit"
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of a visit: its name, whether anything is left of it, and how to go on; `advance` returns False where
+    """One piece of a visit: its name, whether anything is left of it, and how to resume; `advance` returns False where
     the budget ended it."""
 
     name: str
@@ -56,7 +56,7 @@ def visit(
 
     `settings` names the folder, rounds, CUDA graphs and seed, the layers, backends and passes; networks are all of
     theirs. `at_once` processes check side by side; whatever is timed has the card to itself. Raises WorkerError,
-    RecordFileError.
+    RecordError.
     """
     state = State(settings.out)
     for name in ("blocks", "models"):

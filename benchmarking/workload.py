@@ -8,17 +8,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from benchmarking import correctness
-from benchmarking.cases import LayerCase
-from benchmarking.correctness import Question
-from benchmarking.opponents import Backend, Layer, UnsupportedError, build_layer
-from kernels.arguments import build_geometry, parse_layer
-from kernels.error_rule import Inputs
-from kernels.plan import Choice, decide
-from kernels.reference import conv_relu_pool_reference
-from kernels.roofline import Device, layer_cost, roofline_seconds
-from kernels.timing import Arguments, cache_bytes, sets_beyond_cache
-from kernels.tune_layer import call_of
+from tidepool.benchmarking import correctness
+from tidepool.benchmarking.cases import LayerCase
+from tidepool.benchmarking.correctness import Question
+from tidepool.benchmarking.opponents import Backend, Layer, UnsupportedError, build_layer
+from tidepool.kernels.auto.plan import Choice, decide
+from tidepool.kernels.auto.roofline import Device, layer_cost, roofline_seconds
+from tidepool.kernels.layer.arguments import parse_layer
+from tidepool.kernels.layer.sizes import build_geometry
+from tidepool.kernels.oracle.error_rule import Inputs
+from tidepool.kernels.oracle.reference import conv_act_pool_reference
+from tidepool.kernels.runtime.timing import Arguments, cache_bytes, sets_beyond_cache
+from tidepool.kernels.tune.layer import call_of
 
 PASSES = ("forward", "forward_training", "backward", "train")
 """forward is inference; forward_training saves what backward needs; train is forward_training and backward."""
@@ -151,7 +152,7 @@ class LayerWorkload:
     @functools.cached_property
     def _output_size(self) -> tuple[int, ...]:
         x, weight = (torch.empty(size, device="meta") for size in (self.case.x, self.case.weight))
-        return tuple(conv_relu_pool_reference(x, weight, **self.case.options).shape)
+        return tuple(conv_act_pool_reference(x, weight, **self.case.options).shape)
 
     @functools.cached_property
     def _set_bytes(self) -> int:
@@ -200,9 +201,9 @@ def _choice_text(choice: Choice) -> str:
 
 def layer_bounds(case: LayerCase, dtype: torch.dtype, pass_: str, device: Device) -> Bounds:
     """Operations of a pass, bytes moved by fused and by eager kernels, and the fused kernels' roofline time."""
-    settings = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **case.options}
-    settings |= {"activation": case.activation, "pool": case.pool}
-    geometry, shapes = build_geometry(case.x, case.weight, parse_layer(case.weight[2:], **settings))
+    settings = {**case.options, "activation": case.activation, "pool": case.pool}
+    layer = parse_layer(case.weight[2:], **settings)
+    geometry, shapes = build_geometry(case.x, case.weight, layer)
     costs = [
         layer_cost(
             geometry, shapes, dtype, pass_, variant, bias=case.bias, input_gradient=case.input_gradient, device=device

@@ -1,6 +1,16 @@
-"""Digits, pictures, recordings and videos as tensors on the training device, and the batches made of them."""
+"""Digits, images, audio and video as tensors on the training device, and the batches made of them."""
 
-from data.dataset import DataError, LabelledData, Split
-from data.loading import DATASET_NAMES, load_data
+from tidepool.data import sets  # noqa: F401  registers the data sets
+from tidepool.data.dataset import DataError, LabelledData, Split
+from tidepool.data.registry import Request, available_data, data_loader, load_data, register
 
-__all__ = ["DATASET_NAMES", "DataError", "LabelledData", "Split", "load_data"]
+__all__ = [
+    "DataError",
+    "LabelledData",
+    "Request",
+    "Split",
+    "available_data",
+    "data_loader",
+    "load_data",
+    "register",
+]

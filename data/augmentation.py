@@ -43,7 +43,7 @@ def augment(inputs: torch.Tensor, policy: Augmentation, generator: torch.Generat
     """Mirror and shift each of (N, C, *spatial) as `policy` says, all channels alike.
 
     Shifts are whole positions, uniform over -most..most, independent for each dimension (Keller Jordan's airbench
-    does the same to pictures by padding and cropping); what comes into view is that of the mirrored input. Numbers
+    does the same to images by padding and cropping); what comes into view is that of the mirrored input. Numbers
     are drawn on the generator's device, so one CPU generator gives the same inputs on every device. They are drawn in
     one order whatever `flip` is: the shifts of a run do not depend on it.
 

@@ -1,4 +1,4 @@
-"""Which samples make up which batch: a function of (seed, epoch) alone, so that a resumed run goes on in step."""
+"""Which samples make up which batch: a function of (seed, epoch) alone, so that a resumed run stays in step."""
 
 from collections.abc import Iterator
 

@@ -8,10 +8,14 @@ import numpy.typing as npt
 import torch
 from einops import repeat
 
-from data.augmentation import NO_AUGMENTATION, Augmentation
+from tidepool.data.augmentation import NO_AUGMENTATION, Augmentation
 
 Kind = Literal["image", "waveform", "video"]
-"""What a network takes: pictures and spectrograms (N, C, H, W), waveforms (N, C, samples), videos (N, C, T, H, W)."""
+"""What a network takes: images and spectrograms (N, C, H, W), waveforms (N, C, samples), videos (N, C, T, H, W)."""
+Holds = Literal["images", "audio", "videos"]
+"""What a data set holds."""
+KINDS_OF: dict[Holds, tuple[Kind, ...]] = {"images": ("image",), "audio": ("image", "waveform"), "videos": ("video",)}
+_MODELS_OF: dict[Kind, str] = {"image": "images or spectrograms", "waveform": "waveforms", "video": "videos"}
 
 
 class DataError(ValueError):
@@ -19,6 +23,15 @@ class DataError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+def require_kind(name: str, holds: Holds, kind: Kind) -> None:
+    """DataError unless data `name`, which holds `holds`, can be given to a network that takes `kind`."""
+    if kind not in KINDS_OF[holds]:
+        wanted = " or ".join(_MODELS_OF[possible] for possible in KINDS_OF[holds])
+        raise DataError(
+            f"data {name!r} holds {holds}, but the model takes {_MODELS_OF[kind]}; expected a model for {wanted}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +88,7 @@ class LabelledData:
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """A split of pictures or videos in host memory: (N, C, *spatial) uint8 and labels (N,) int64."""
+    """A split of images or videos in host memory: (N, C, *spatial) uint8 and labels (N,) int64."""
 
     inputs: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
@@ -93,17 +106,17 @@ def assemble(
 ) -> LabelledData:
     """Check that the splits belong together, measure the channels and move everything to `device`.
 
-    Without an `augmentation` the inputs are taken for pictures (`picture_augmentation`).
+    Without an `augmentation` the inputs are taken for images (`image_augmentation`).
 
     Raises:
-        DataError: the two splits' pictures differ in size.
+        DataError: the two splits' images differ in size.
     """
     if train.inputs.shape[2:] != test.inputs.shape[2:]:
         raise DataError(
-            f"{name}: train pictures are {size_text(train.inputs)} but test pictures are {size_text(test.inputs)}; "
+            f"{name}: train images are {size_text(train.inputs)} but test images are {size_text(test.inputs)}; "
             "expected one size, or --image_size to bring them to one"
         )
-    # A split is grey only when all its pictures are; beside a coloured split its pictures become RGB with R = G = B.
+    # A split is grey only when all its images are; with a coloured one they become RGB with R = G = B.
     channels = max(train.inputs.shape[1], test.inputs.shape[1])
     train, test = _with_channels(train, channels), _with_channels(test, channels)
     mean, std = channel_statistics(train.inputs)
@@ -114,13 +127,13 @@ def assemble(
         class_names=class_names,
         mean=mean.to(device),
         std=std.to(device),
-        augmentation=picture_augmentation(train.inputs.shape[1:]) if augmentation is None else augmentation,
+        augmentation=image_augmentation(train.inputs.shape[1:]) if augmentation is None else augmentation,
         factors=factors,
     )
 
 
-def picture_augmentation(shape: tuple[int, ...]) -> Augmentation:
-    """For (C, H, W) pictures: shifts of up to an eighth of the shorter side, reflected, and mirror images of those
+def image_augmentation(shape: tuple[int, ...]) -> Augmentation:
+    """For (C, H, W) images: shifts of up to an eighth of the shorter side, reflected, and mirror images of those
     in colour. Mirrored characters are wrong characters, and those are grey; of photographs few things are.
     """
     channels, height, width = shape

@@ -1,4 +1,4 @@
-"""Encoded pictures -> uint8 arrays, in a thread pool where the pictures are large enough for threads to help."""
+"""Encoded images -> uint8 arrays, in a thread pool where the images are large enough for threads to help."""
 
 import io
 import os
@@ -15,69 +15,69 @@ from einops import rearrange, repeat
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from data.dataset import DataError
+from tidepool.data.dataset import DataError
 
-# Pillow lets go of the GIL only inside its codecs, so for smaller pictures than this threads mostly hand the GIL to and
+# Pillow lets go of the GIL only inside its codecs, so for smaller images than this threads mostly hand the GIL to and
 # fro. On 2 cores 10,000 32x32 JPEGs took 1.0 s in one thread and 1.6 s in two; 3,000 of 128x128 took 0.99 s and 0.61 s.
 THREADS_FROM_BYTES = 8192
-CHUNK = 16  # pictures a task
+CHUNK = 16  # images a task
 PROGRESS_AFTER_S = 1.0
 
 
 @dataclass(frozen=True)
 class EncodedItem:
-    """A picture or recording still encoded (a file's bytes, or its path) and the words that say where it came from."""
+    """An image or audio file still encoded (a file's bytes, or its path) and the words that say where it came from."""
 
     where: str
     content: bytes | Path
 
 
-def decode_pictures(
-    pictures: Iterable[EncodedItem], total: int, description: str, *, image_size: int | None = None
+def decode_images(
+    images: Iterable[EncodedItem], total: int, description: str, *, image_size: int | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Decode `total` pictures into (N, C, H, W): C is 1 when every one of them is grey and 3 otherwise.
+    """Decode `total` images into (N, C, H, W): C is 1 when every one of them is grey and 3 otherwise.
 
-    Each is brought to `image_size` x `image_size` (see `decode_picture`), or all must share one size. A progress bar
+    Each is brought to `image_size` x `image_size` (see `decode_image`), or all must share one size. A progress bar
     named `description` appears on stderr when this takes longer than a second and stderr is a terminal.
 
     Raises:
-        DataError: a picture cannot be decoded, or its size is not that of the first; names the file and the row.
+        DataError: an image cannot be decoded, or its size is not that of the first; names the file and the row.
     """
     decoded: npt.NDArray[np.uint8] | None = None
     first_where = ""
     position = 0
-    bar = tqdm(total=total, desc=description, unit="picture", delay=PROGRESS_AFTER_S, disable=None, leave=False)
+    bar = tqdm(total=total, desc=description, unit="image", delay=PROGRESS_AFTER_S, disable=None, leave=False)
     with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for where, pixels in _decode_in_order(pool, iter(pictures), image_size):
+        for where, pixels in _decode_in_order(pool, iter(images), image_size):
             if decoded is None:
                 decoded = np.empty((total, *pixels.shape), dtype=np.uint8)
                 first_where = where
             if pixels.shape[1:] != decoded.shape[2:]:
                 raise DataError(
-                    f"{where}: picture is {pixels.shape[1]}x{pixels.shape[2]} (height x width); expected "
-                    f"{decoded.shape[2]}x{decoded.shape[3]} like {first_where}: all pictures must share one size, "
+                    f"{where}: image is {pixels.shape[1]}x{pixels.shape[2]} (height x width); expected "
+                    f"{decoded.shape[2]}x{decoded.shape[3]} like {first_where}: all images must share one size, "
                     "or --image_size bring them to one"
                 )
             if pixels.shape[0] > decoded.shape[1]:
                 decoded = repeat(decoded, "n 1 h w -> n c h w", c=pixels.shape[0]).copy()
-            decoded[position] = pixels  # a grey picture spreads over R, G and B
+            decoded[position] = pixels  # a grey image spreads over R, G and B
             position += 1
             bar.update()
     if decoded is None:
-        raise DataError(f"{description}: no pictures; expected at least one")
+        raise DataError(f"{description}: no images; expected at least one")
     return decoded
 
 
-def decode_picture(picture: EncodedItem, image_size: int | None = None) -> npt.NDArray[np.uint8]:
-    """One picture as (1, H, W) when it is grey and (3, H, W) otherwise; transparency is dropped.
+def decode_image(encoded: EncodedItem, image_size: int | None = None) -> npt.NDArray[np.uint8]:
+    """One image as (1, H, W) when it is grey and (3, H, W) otherwise; transparency is dropped.
 
     With `image_size` its shorter side is scaled to that many pixels (bilinear, with a filter that widens with the
-    reduction, so that nothing is skipped) and the middle square is kept: the usual rule for pictures of mixed sizes.
+    reduction, so that nothing is skipped) and the middle square is kept: the usual rule for images of mixed sizes.
 
     Raises:
         DataError: Pillow cannot read it.
     """
-    source = io.BytesIO(picture.content) if isinstance(picture.content, bytes) else picture.content
+    source = io.BytesIO(encoded.content) if isinstance(encoded.content, bytes) else encoded.content
     try:
         with Image.open(source) as image:
             ImageOps.exif_transpose(image, in_place=True)
@@ -86,7 +86,7 @@ def decode_picture(picture: EncodedItem, image_size: int | None = None) -> npt.N
         reason = str(error)
         if isinstance(error, Image.UnidentifiedImageError):
             reason = "not in a format that Pillow knows"  # its own message prints a memory address
-        raise DataError(f"{picture.where}: picture cannot be decoded: {reason or type(error).__name__}") from error
+        raise DataError(f"{encoded.where}: image cannot be decoded: {reason or type(error).__name__}") from error
 
 
 def _middle_square(image: Image.Image, side: int) -> Image.Image:
@@ -106,23 +106,23 @@ def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _decode_in_order(
-    pool: ThreadPoolExecutor, pictures: Iterator[EncodedItem], image_size: int | None
+    pool: ThreadPoolExecutor, images: Iterator[EncodedItem], image_size: int | None
 ) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-    # A round of tasks at a time, so that no more than a round's encoded pictures are held.
+    # A round of tasks at a time, so that no more than a round's encoded images are held.
     round_size = CHUNK * 4 * (os.cpu_count() or 1)
-    while batch := list(islice(pictures, round_size)):
+    while batch := list(islice(images, round_size)):
         chunks = [batch[start : start + CHUNK] for start in range(0, len(batch), CHUNK)]
         threads_help = sum(map(_encoded_size, batch)) >= THREADS_FROM_BYTES * len(batch)
         decode = partial(_decode_chunk, image_size=image_size)
         results = pool.map(decode, chunks) if threads_help else map(decode, chunks)
         for chunk, arrays in zip(chunks, results, strict=True):
-            for picture, pixels in zip(chunk, arrays, strict=True):
-                yield picture.where, pixels
+            for encoded, pixels in zip(chunk, arrays, strict=True):
+                yield encoded.where, pixels
 
 
-def _encoded_size(picture: EncodedItem) -> int:
-    return len(picture.content) if isinstance(picture.content, bytes) else picture.content.stat().st_size
+def _encoded_size(encoded: EncodedItem) -> int:
+    return len(encoded.content) if isinstance(encoded.content, bytes) else encoded.content.stat().st_size
 
 
 def _decode_chunk(chunk: list[EncodedItem], image_size: int | None) -> list[npt.NDArray[np.uint8]]:
-    return [decode_picture(picture, image_size) for picture in chunk]
+    return [decode_image(encoded, image_size) for encoded in chunk]

@@ -12,7 +12,7 @@ class LogMel:
     """Settings of a log-mel spectrogram: 32 ms Hann windows every 16 ms, at 8 kHz, in 40 bands.
 
     Coarser than is usual for sentences (25 ms every 10 ms, 64 bands or more), which are longer: a single word of a
-    second is 40 by 63 numbers, a small picture.
+    second is 40 by 63 numbers, a small image.
     """
 
     sample_rate: int = 8000

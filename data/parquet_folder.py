@@ -1,5 +1,5 @@
-"""Folders in the Hugging Face layout: `<split>-00000-of-00001.parquet`, any number of shards, pictures or WAV
-recordings inside.
+"""Folders in the Hugging Face layout: `<split>-00000-of-00001.parquet`, any number of shards, images or WAV
+audio inside.
 """
 
 import json
@@ -15,14 +15,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.dataset import ArraySplit, DataError, LabelledData, assemble
-from data.decoding import EncodedItem, decode_pictures
-from data.reading import Reading
-from data.recordings import Recordings, assemble_recordings, decode_recordings
+from tidepool.data.audio import AudioSplit, decode_audio
+from tidepool.data.dataset import ArraySplit, DataError
+from tidepool.data.decoding import EncodedItem, decode_images
 
+SPLITS = ("train", "test")
 IMAGE_COLUMNS = ("image", "img")
 AUDIO_COLUMNS = ("audio",)
-SPEAKER_COLUMN = "speaker"
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 ROWS_AT_A_TIME = 1024
 MOST_CLASSES = 100_000  # a column without class names counts them by its highest label: above this it is no label
@@ -30,12 +29,71 @@ MOST_CLASSES = 100_000  # a column without class names counts them by its highes
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold picture or recording and label. `class_names` is None when the files do not give any."""
+    """Which columns hold image or audio and label. `class_names` is None when the files do not give any."""
 
     content: str
-    holds: Literal["pictures", "recordings"]
+    holds: Literal["images", "audio"]
     label: str
     class_names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class ParquetFolder:
+    """One folder's shards, their labels read and what they hold not yet decoded; all by split, train before test."""
+
+    folder: Path
+    shards: dict[str, list[Path]]
+    content: dict[str, str]
+    """The column that holds the encoded images or audio."""
+    holds: Literal["images", "audio"]
+    labels: dict[str, npt.NDArray[np.int64]]
+    class_names: tuple[str, ...]
+
+    def images(self, name: str, image_size: int | None) -> tuple[ArraySplit, ArraySplit]:
+        """Train and test, decoded as `decode_images` does; progress bars are named after `name`.
+
+        Raises:
+            DataError: an image cannot be decoded or has another size; names file and row.
+        """
+        train, test = (
+            decode_images(self._items(split), len(self.labels[split]), f"{name} {split}", image_size=image_size)
+            for split in SPLITS
+        )
+        return ArraySplit(train, self.labels["train"]), ArraySplit(test, self.labels["test"])
+
+    def audio(self, name: str) -> tuple[AudioSplit, AudioSplit]:
+        """Train and test, decoded as `decode_audio` does; progress bars are named after `name`.
+
+        Raises:
+            DataError: a clip cannot be decoded; names file and row.
+        """
+        train, test = (decode_audio(self._items(split), len(self.labels[split]), f"{name} {split}") for split in SPLITS)
+        return AudioSplit(train, self.labels["train"]), AudioSplit(test, self.labels["test"])
+
+    def texts(self, split: str, column: str, purpose: str) -> npt.NDArray[np.str_]:
+        """Each row's value in `column` as text. DataError where a shard lacks the column, with what it was for."""
+        parts: list[str] = []
+        for path in self.shards[split]:
+            with _opened(path) as file:
+                if column not in file.schema_arrow.names:
+                    found = _columns_text(file.schema_arrow)
+                    raise DataError(f"{path}: expected a column named {column} {purpose}; found {found}")
+                parts += [str(value) for value in file.read(columns=[column]).column(0).to_pylist()]
+        return np.array(parts)
+
+    def _items(self, split: str) -> Iterator[EncodedItem]:
+        for path in self.shards[split]:
+            row = 0
+            with _opened(path) as file:
+                for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[self.content[split]]):
+                    for value in batch.column(0):
+                        content = value.as_py()
+                        if isinstance(content, dict):
+                            content = content["bytes"]
+                        if content is None:
+                            raise DataError(f"{path}, row {row}: holds no bytes; expected an encoded image or audio")
+                        yield EncodedItem(f"{path}, row {row}", content)
+                        row += 1
 
 
 def find_parquet_folder(folder: Path) -> Path | None:
@@ -54,77 +112,38 @@ def find_parquet_folder(folder: Path) -> Path | None:
     return places[0] if places else None
 
 
-def load_parquet_folder(folder: Path, *, name: str, reading: Reading) -> LabelledData:
-    """Read the train and test shards in `folder`.
-
-    With a held-out speaker, of recordings, test is every recording of theirs in both splits and train every one of
-    the other speakers'.
+def read_parquet_folder(folder: Path) -> ParquetFolder:
+    """The train and test shards in `folder`.
 
     Raises:
-        DataError: the model takes something else, a split or shard is missing, a file is damaged, a column is missing
-            or of the wrong kind, a picture or recording cannot be decoded, a picture has another size, a label is null
-            or out of range, there is no such speaker; names file and row (from 0).
+        DataError: a split or shard is missing, a file is damaged, a column is missing or of the wrong kind, a label is
+            null or out of range; names file and row (from 0).
     """
-    shards = {split: _shards(folder, split) for split in ("train", "test")}
+    shards = {split: _shards(folder, split) for split in SPLITS}
     columns = {split: read_columns(paths[0]) for split, paths in shards.items()}
-    if columns["train"].class_names != columns["test"].class_names:
+    train, test = (columns[split] for split in SPLITS)
+    if train.class_names != test.class_names:
         raise DataError(f"{folder}: train and test shards name different classes; expected the same names in one order")
-    if columns["train"].holds != columns["test"].holds:
-        raise DataError(f"{folder}: train shards hold {columns['train'].holds} but test shards {columns['test'].holds}")
-    if columns["train"].holds == "pictures":
-        reading.require(name, "pictures", ("image",), ("image_size",))
-    else:
-        reading.require(name, "recordings", ("image", "waveform"), ("held_out_speaker",))
+    if train.holds != test.holds:
+        raise DataError(f"{folder}: train shards hold {train.holds} but test shards {test.holds}")
     labels = {split: _read_labels(paths, columns[split]) for split, paths in shards.items()}
-    class_names = columns["train"].class_names
+    class_names = train.class_names
     if class_names is None:
         highest = max(int(values.max()) for values in labels.values())
         class_names = tuple(str(number) for number in range(highest + 1))
-    items = {split: _items(paths, columns[split].content) for split, paths in shards.items()}
-    if columns["train"].holds == "pictures":
-        pictures = {
-            split: ArraySplit(
-                decode_pictures(items[split], len(labels[split]), f"{name} {split}", image_size=reading.image_size),
-                labels[split],
-            )
-            for split in shards
-        }
-        return assemble(name, pictures["train"], pictures["test"], class_names, reading.device)
-    recordings = {
-        split: Recordings(decode_recordings(items[split], len(labels[split]), f"{name} {split}"), labels[split])
-        for split in shards
-    }
-    if reading.held_out_speaker is not None:
-        speakers = {split: _speakers(paths) for split, paths in shards.items()}
-        recordings = _hold_out(reading.held_out_speaker, folder, recordings, speakers)
-    as_spectrograms = reading.kind == "image"
-    return assemble_recordings(
-        name, recordings["train"], recordings["test"], class_names, reading.device, as_spectrograms=as_spectrograms
+    return ParquetFolder(
+        folder=folder,
+        shards=shards,
+        content={split: columns[split].content for split in SPLITS},
+        holds=train.holds,
+        labels=labels,
+        class_names=class_names,
     )
 
 
-def _hold_out(
-    speaker: str, folder: Path, recordings: dict[str, Recordings], speakers: dict[str, npt.NDArray[np.str_]]
-) -> dict[str, Recordings]:
-    """Both splits' recordings, parted anew: `speaker`'s into test, everybody else's into train."""
-    everyone = np.concatenate([speakers["train"], speakers["test"]])
-    waveforms = np.concatenate([recordings["train"].waveforms, recordings["test"].waveforms])
-    labels = np.concatenate([recordings["train"].labels, recordings["test"].labels])
-    held_out = everyone == speaker
-    if not held_out.any() or held_out.all():
-        found = "no such speaker" if not held_out.any() else "the only speaker"
-        raise DataError(
-            f"held_out_speaker={speaker}: {found} in {folder}; expected one of: {', '.join(np.unique(everyone))}"
-        )
-    return {
-        "train": Recordings(waveforms[~held_out], labels[~held_out]),
-        "test": Recordings(waveforms[held_out], labels[held_out]),
-    }
-
-
 def read_columns(path: Path) -> Columns:
-    """The columns of pictures or recordings and of labels of a shard, from its `huggingface` metadata or, without it,
-    from its schema: bytes in a column named audio are recordings, other bytes pictures.
+    """The columns of images or audio and of labels of a shard, from its `huggingface` metadata or, without it,
+    from its schema: bytes in a column named audio are audio, other bytes images.
 
     Raises:
         DataError: there are no such columns, or several and none has a usual name.
@@ -143,8 +162,7 @@ def read_columns(path: Path) -> Columns:
     content = _pick(images, IMAGE_COLUMNS) if images else _pick(audios, AUDIO_COLUMNS)
     if content is None or not _holds_bytes(schema.field(content).type):
         raise DataError(
-            f"{path}: expected one column of pictures or recordings {{bytes, path}}, best named image or audio; "
-            f"found {found}"
+            f"{path}: expected one column of images or audio {{bytes, path}}, best named image or audio; found {found}"
         )
     labels = [column for column in schema.names if kinds.get(column) == "ClassLabel"]
     if not labels:
@@ -152,7 +170,7 @@ def read_columns(path: Path) -> Columns:
     label = _pick(labels, LABEL_COLUMNS)
     if label is None or not pa.types.is_integer(schema.field(label).type):
         raise DataError(f"{path}: expected one integer column of class labels, best named label; found {found}")
-    return Columns(content, "pictures" if images else "recordings", label, _class_names(path, features.get(label)))
+    return Columns(content, "images" if images else "audio", label, _class_names(path, features.get(label)))
 
 
 def _shards(folder: Path, split: str) -> list[Path]:
@@ -260,32 +278,3 @@ def _expected_labels(columns: Columns) -> str:
 
 def _columns_text(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} ({field.type})" for field in schema)
-
-
-def _speakers(paths: list[Path]) -> npt.NDArray[np.str_]:
-    """Each row's speaker as text."""
-    parts = []
-    for path in paths:
-        with _opened(path) as file:
-            if SPEAKER_COLUMN not in file.schema_arrow.names:
-                raise DataError(
-                    f"{path}: expected a column named {SPEAKER_COLUMN} to hold a speaker out; "
-                    f"found {_columns_text(file.schema_arrow)}"
-                )
-            parts += [str(value) for value in file.read(columns=[SPEAKER_COLUMN]).column(0).to_pylist()]
-    return np.array(parts)
-
-
-def _items(paths: list[Path], column: str) -> Iterator[EncodedItem]:
-    for path in paths:
-        row = 0
-        with _opened(path) as file:
-            for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[column]):
-                for value in batch.column(0):
-                    content = value.as_py()
-                    if isinstance(content, dict):
-                        content = content["bytes"]
-                    if content is None:
-                        raise DataError(f"{path}, row {row}: holds no bytes; expected an encoded picture or recording")
-                    yield EncodedItem(f"{path}, row {row}", content)
-                    row += 1

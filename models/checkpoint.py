@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model")
-"""Names under which training programs save a state dict beside other things."""
+"""Names under which training programs save a state dict along with other things."""
 LISTED = 3
 """Names of parameters that a message lists before it says how many more there are."""
 

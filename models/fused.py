@@ -1,10 +1,10 @@
 """The fused ops, called with modules that hold the parameters.
 
 A network keeps `nn.Conv2d` and `nn.BatchNorm2d` where others expect to find them, for their parameters, names and
-`train()`/`eval()`; the functions here hand these to one fused op. They keep what the modules would do beside the
+`train()`/`eval()`; the functions here hand these to one fused op. They keep what the modules would do besides the
 arithmetic: batches are counted, and a norm's momentum may be a cumulative average.
 
-`recorded_calls` collects what is called, for `python -m models.coverage`.
+`recorded_calls` collects what is called, for `python -m tidepool.models.coverage`.
 """
 
 import contextlib
@@ -15,12 +15,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-import kernels
-from kernels.pooling import Pool, Size
+from tidepool import kernels
+from tidepool.kernels.activations import NamedActivation
+from tidepool.kernels.layer.pooling import Pool, Size
+from tidepool.kernels.oracle.reference import activate, pool_reference
 
 
 class ConvolutionHolder(Protocol):
-    """What is read off a convolution: `nn.Conv1d` to `nn.Conv3d` without padding modes, and `layers.ConvReLUPool`."""
+    """What is read off a convolution: `nn.Conv1d` to `nn.Conv3d` without padding modes, and `layers.ConvActPool`."""
 
     @property
     def weight(self) -> Tensor: ...
@@ -41,7 +43,7 @@ NormHolder = torch.nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a fused op (or of `linear`, which `models.coverage` adds): sizes and settings, without the tensors it
+    """One call of a fused op (or of `linear`, which `coverage.cover` adds): sizes and settings, without the tensors it
     was given."""
 
     op: str
@@ -55,7 +57,7 @@ class Call:
     norm: NormHolder | None = None
     linear: torch.nn.Linear | None = None
     residual: bool = False
-    activation: str | None = None
+    activation: NamedActivation = None
     pool: Pool = None
     pool_first: bool = False
 
@@ -79,15 +81,67 @@ def _record(call: Call) -> None:
         calls.append(call)
 
 
+def _is_itself(module: Any) -> bool:
+    """Whether a call of the module would do PyTorch's arithmetic of its class and nothing else: no hooks, no forward of
+    a subclass or of the instance, no other padding than zeros. What only holds parameters for an op always is."""
+    if not isinstance(module, torch.nn.modules.conv._ConvNd | NormHolder):
+        return not isinstance(module, torch.nn.Module) or not _is_replacement(module)
+    known = _CONVOLUTIONS if isinstance(module, torch.nn.modules.conv._ConvNd) else _NORMS
+    kind = next((one for one in known if isinstance(module, one)), None)
+    return (
+        kind is not None
+        and type(module).forward is kind.forward
+        and not {"forward", "_conv_forward"} & set(vars(module))
+        and getattr(type(module), "_conv_forward", None) is getattr(kind, "_conv_forward", None)
+        and getattr(module, "padding_mode", "zeros") == "zeros"
+        and not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+        and not module._backward_pre_hooks
+    )
+
+
+def _is_replacement(module: torch.nn.Module) -> bool:
+    """Whether a module was put where an op takes parameters from and does something of its own, as an Identity does."""
+    return not hasattr(module, "dilation")
+
+
+_CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+
+
+def _as_modules(
+    x: Tensor,
+    conv: Any,
+    norm: Any,
+    *,
+    residual: Tensor | None = None,
+    activation: NamedActivation,
+    pool: Pool,
+    pool_first: bool = False,
+) -> Tensor:
+    """The same with the modules called: what a network's user put in place of the layers does what it does."""
+    rank = x.dim() - 2
+    y = conv(x)
+    if pool_first:
+        y = pool_reference(y, pool, rank)
+    if norm is not None:
+        y = norm(y)
+    if residual is not None:
+        y = y + residual
+    y = activate(y, activation)
+    return y if pool_first else pool_reference(y, pool, rank)
+
+
 def conv_relu_pool(
     x: Tensor,
     conv: ConvolutionHolder,
     *,
-    activation: str | None = "relu",
+    activation: NamedActivation = "relu",
     pool: Pool = None,
     backend: str,
 ) -> Tensor:
     """pool(activation(conv(x))): x (N, C, *spatial) -> (N, K, *output)."""
+    if not _is_itself(conv):
+        return _as_modules(x, conv, None, activation=activation, pool=pool)
     y = kernels.conv_relu_pool(
         x,
         conv.weight,
@@ -111,7 +165,7 @@ def conv_norm_act(
     norm: NormHolder,
     *,
     residual: Tensor | None = None,
-    activation: str | None = "relu",
+    activation: NamedActivation = "relu",
     pool: Pool = None,
     pool_first: bool = False,
     backend: str,
@@ -120,8 +174,11 @@ def conv_norm_act(
 
     x (N, C, *spatial) -> (N, K, *output). The norm uses and updates what `nn.BatchNorm2d` would in the norm's mode:
     batch statistics in training and where it keeps no running ones, `num_batches_tracked`, and for momentum=None
-    the average over all batches so far.
+    the average over all batches so far. Where either module was replaced, patched or hooked, the modules are called.
     """
+    if not (_is_itself(conv) and _is_itself(norm)):
+        given: dict[str, Any] = {"residual": residual, "activation": activation, "pool": pool, "pool_first": pool_first}
+        return _as_modules(x, conv, norm, **given)
     momentum = 0.0 if norm.momentum is None else norm.momentum
     if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)

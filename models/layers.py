@@ -12,9 +12,10 @@ import torch
 from einops import einsum
 from torch import nn
 
-from kernels import AvgPool, MaxPool
-from kernels.pooling import Size
-from models.fused import conv_norm_act, conv_relu_pool
+from tidepool.kernels import AvgPool, MaxPool
+from tidepool.kernels.activations import NamedActivation
+from tidepool.kernels.layer.pooling import Size
+from tidepool.models.fused import conv_norm_act, conv_relu_pool
 
 _CONVOLUTION: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _NORM: dict[int, type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]] = {
@@ -24,7 +25,7 @@ _NORM: dict[int, type[nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d]] = {
 }
 
 
-class ConvReLUPool(nn.Module):
+class ConvActPool(nn.Module):
     """Convolution, bias, activation and pooling as one op: (N, C, *spatial) -> (N, K, *output).
 
     `rank` is the number of spatial dimensions: 1, 2 or 3. `weight` is (K, C / groups, *kernel); `bias` is (K,), or
@@ -50,7 +51,7 @@ class ConvReLUPool(nn.Module):
         dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
-        activation: str | None = "relu",
+        activation: NamedActivation = "relu",
         pool: MaxPool | AvgPool | None = None,
         backend: str = "auto",
     ) -> None:
@@ -100,7 +101,7 @@ class ConvNormAct(nn.Module):
         rank: int = 2,
         stride: int = 1,
         padding: int = 0,
-        activation: str | None = "relu",
+        activation: NamedActivation = "relu",
         pool: MaxPool | AvgPool | None = None,
         pool_first: bool = False,
         backend: str = "auto",
@@ -188,7 +189,7 @@ def start_weight(weight: torch.Tensor, *, rectified: bool) -> None:
 def pool_where_it_fits(
     size: tuple[int, ...], window: tuple[int, ...], padding: tuple[int, ...] | None = None
 ) -> tuple[MaxPool | None, tuple[int, ...]]:
-    """A max-pool for pictures of `size` that leaves alone each dimension smaller than its window, and the size left.
+    """A max-pool for images of `size` that leaves alone each dimension smaller than its window, and the size left.
 
     None for the pool when it would leave every dimension alone.
     """

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from kernels.arguments import BACKENDS
+from tidepool.kernels.layer.arguments import BACKENDS
 
 InputKind = Literal["image", "waveform", "video"]
 DIMENSIONS: dict[InputKind, tuple[str, ...]] = {
@@ -17,7 +17,13 @@ DIMENSIONS: dict[InputKind, tuple[str, ...]] = {
     "video": ("frames", "height", "width"),
 }
 """What the spatial dimensions of an input are called, in order. A spectrogram is an image: mels by frames."""
-_PLURAL: dict[InputKind, str] = {"image": "pictures", "waveform": "waveforms", "video": "videos"}
+USUAL_INPUT: dict[InputKind, tuple[int, ...]] = {
+    "image": (3, 32, 32),
+    "waveform": (1, 8000),
+    "video": (3, 16, 112, 112),
+}
+"""(C, *spatial) that a network of this kind is shown at where its family names no other."""
+_PLURAL: dict[InputKind, str] = {"image": "images", "waveform": "waveforms", "video": "videos"}
 
 
 @dataclass(frozen=True)
@@ -38,21 +44,26 @@ ModelBuilder = Callable[..., nn.Module]
 class _Entry:
     builder: ModelBuilder
     kind: InputKind
+    usual_input: tuple[int, ...]
 
 
 _ENTRIES: dict[str, _Entry] = {}
 
 
-def register(name: str, kind: InputKind = "image") -> Callable[[ModelBuilder], ModelBuilder]:
+def register(
+    name: str, kind: InputKind = "image", *, usual_input: tuple[int, ...] | None = None
+) -> Callable[[ModelBuilder], ModelBuilder]:
     """Decorator: offer `builder(inputs: ModelInputs, *, <options with defaults>) -> nn.Module` under `name`.
 
-    `kind` says what the network takes, and with it how many dimensions `image_size` has.
+    The builder's keywords are options of this network alone: flags of `train.py`, keywords of `build_model`. Each is
+    annotated with its type and explained in the docstring as "`option`: what it does." `kind` says what the network
+    takes, and with it how many dimensions `image_size` has; `usual_input` is a (C, *spatial) it is often used at.
     """
 
     def add(builder: ModelBuilder) -> ModelBuilder:
         if name in _ENTRIES:
             raise ValueError(f"model {name!r} is registered twice")
-        _ENTRIES[name] = _Entry(builder, kind)
+        _ENTRIES[name] = _Entry(builder, kind, USUAL_INPUT[kind] if usual_input is None else usual_input)
         return builder
 
     return add
@@ -69,9 +80,20 @@ def input_kind(name: str) -> InputKind:
     return _entry(name).kind
 
 
+def usual_input(name: str) -> tuple[int, ...]:
+    """(C, *spatial) that the network is often used at. ValueError for an unknown name."""
+    return _entry(name).usual_input
+
+
+def model_builder(name: str) -> ModelBuilder:
+    """The builder that `name` means; its keyword-only parameters are the network's options. ValueError for an unknown
+    name."""
+    return _entry(name).builder
+
+
 def model_options(name: str) -> dict[str, Any]:
     """The family's own options with their defaults. ValueError for an unknown name."""
-    parameters = inspect.signature(_entry(name).builder).parameters.values()
+    parameters = inspect.signature(model_builder(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
@@ -93,12 +115,12 @@ def build_model(
     """Build a network that maps (N, in_channels, *image_size) to logits (N, num_classes).
 
     Weights are drawn from torch's global CPU generator: after the same `torch.manual_seed` they are the same for
-    every backend. `image_size` is (H, W) for pictures and spectrograms (mels, frames), (samples,) for waveforms and
+    every backend. `image_size` is (H, W) for images and spectrograms (mels, frames), (samples,) for waveforms and
     (T, H, W) for videos; one number for the same in every dimension; or None for networks that take any size.
     `options` are the family's own (`model_options(name)`).
 
     Raises:
-        ValueError: an unknown name, option or backend, a value out of range, or pictures too small for the network;
+        ValueError: an unknown name, option or backend, a value out of range, or images too small for the network;
             one line that says what exists or what was expected.
     """
     entry = _entry(name)

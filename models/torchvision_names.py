@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from kernels import MaxPool
-from models.fused import conv_norm_act, conv_relu_pool
+from tidepool.kernels import MaxPool
+from tidepool.models.fused import conv_norm_act, conv_relu_pool
 
 
 @dataclass(frozen=True)

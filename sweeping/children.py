@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeping.machine import ProcessId
+from tidepool.sweeping.machine import ProcessId
 
 LOG = "output.log"
 _PR_SET_PDEATHSIG = 1

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sweeping.errors import SweepError
-from sweeping.parameters import Value
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.parameters import Value
 
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 
@@ -52,7 +52,9 @@ def check_command(command: Sequence[str]) -> None:
         raise SweepError("command: has no ${args} (or another ${args_…}), so no parameter would reach the program")
 
 
-def build_argv(command: Sequence[str], *, program: str, params: Mapping[str, Value], run_dir: Path) -> list[str]:
+def build_argv(
+    command: Sequence[str], *, program: Sequence[str], params: Mapping[str, Value], run_dir: Path
+) -> list[str]:
     """The words that start one run, `params` written as W&B's agent writes them.
 
     ``${args_json_file}`` names a file beside `run_dir`, which `write_args_file` writes.
@@ -78,7 +80,7 @@ def write_args_file(command: Sequence[str], params: Mapping[str, Value], run_dir
         args_file(run_dir).write_text(json.dumps(dict(params)) + "\n", encoding="utf-8")
 
 
-def _expand(macro: str, program: str, params: Mapping[str, Value], run_dir: Path) -> list[str]:
+def _expand(macro: str, program: Sequence[str], params: Mapping[str, Value], run_dir: Path) -> list[str]:
     pairs = [f"{name}={value}" for name, value in params.items()]
     match macro:
         case "env":
@@ -86,7 +88,7 @@ def _expand(macro: str, program: str, params: Mapping[str, Value], run_dir: Path
         case "interpreter":
             return [sys.executable]
         case "program":
-            return [program]
+            return [*program]
         case "args":
             return [f"--{pair}" for pair in pairs]
         case "args_no_equals":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sweeping.spec import Hyperband
+from tidepool.sweeping.spec import Hyperband
 
 
 def runs_to_stop(

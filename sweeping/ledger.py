@@ -21,11 +21,11 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeping.errors import SweepError
-from sweeping.machine import ProcessId, is_locked
-from sweeping.points import Point, draw, point_sampler
-from sweeping.spec import Sweep
-from sweeping.storage import check_url, lock_file, open_study
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.machine import ProcessId, is_locked
+from tidepool.sweeping.points import Point, draw, point_sampler
+from tidepool.sweeping.spec import Sweep
+from tidepool.sweeping.storage import check_url, lock_file, open_study
 
 LASTING = ("finished", "diverged", "failed", "stopped")  # a point with one of these is not run again
 HEARTBEAT_S = 10.0

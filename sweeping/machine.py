@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tidepool.installation import child_environment
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NVIDIA_PROC = Path("/proc/driver/nvidia/gpus")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -107,7 +109,7 @@ def gpu_ids() -> list[str]:
 
 def run_environment(worker: int, workers: int, gpus: list[str], *, entity: str | None = None) -> dict[str, str]:
     """The environment of a run in place `worker` of `workers`: one GPU of its own, or its share of the cores."""
-    environment = dict(os.environ)
+    environment = child_environment()
     threads = str(max(1, core_count() // workers))
     for variable in _THREAD_VARIABLES:
         environment.setdefault(variable, threads)

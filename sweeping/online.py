@@ -23,11 +23,11 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from sweeping import children
-from sweeping.errors import SweepError
-from sweeping.machine import run_environment
-from sweeping.records import SCHEMA_VERSION, write_json
-from sweeping.spec import Sweep
+from tidepool.records import write_json
+from tidepool.sweeping import children
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.machine import run_environment
+from tidepool.sweeping.spec import Sweep
 
 ONLINE_FILE = "online.json"
 _DEFAULT_SERVER = "https://api.wandb.ai"
@@ -110,14 +110,17 @@ def register(sweep: Sweep, directory: Path) -> Registered:
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SweepError(f"{known}: cannot be read ({error}); remove it to register the sweep anew") from None
+        raise SweepError(f"{known}: cannot be read ({error}); remove it to register the sweep again") from None
     group = f"{sweep.name}-{datetime.now():%Y%m%d-%H%M%S}"
     parameters = {**sweep.content["parameters"], "group": {"value": group}}
-    given = {**sweep.content, "name": sweep.name, "program": sweep.program, "parameters": parameters}
+    given = {**sweep.content, "name": sweep.name, "program": sweep.program[-1], "parameters": parameters}
+    if len(sweep.program) > 1:  # a command of this package, not a file: W&B's agent reads it word by word
+        words = [sweep.program if word == "${program}" else (word,) for word in sweep.command]
+        given["command"] = [word for part in words for word in part]
     file = directory / "online.yaml"
     file.write_text(yaml.safe_dump(given, sort_keys=False, allow_unicode=True), encoding="utf-8")
     registered = Registered(_wandb_sweep(sweep_argv(sweep, file)), group)
-    write_json(known, {"schema_version": SCHEMA_VERSION, "sweep": registered.path, "group": group})
+    write_json(known, {"sweep": registered.path, "group": group})
     return registered
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
-from sweeping.errors import SweepError
+from tidepool.sweeping.errors import SweepError
 
 if TYPE_CHECKING:
     import optuna

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import optuna
 
-from sweeping.errors import SweepError
-from sweeping.parameters import Parameter, Value
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.parameters import Parameter, Value
 
 MOST_POINTS = 100_000
 _STARTUP_RUNS = 10  # drawn at random before the bayes search has anything to go on
@@ -75,7 +75,7 @@ def point_sampler(method: str, key: str) -> optuna.samplers.BaseSampler:
     seed = int(key.rpartition("-")[2])
     if method == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP_RUNS, constant_liar=True)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP_RUNS, constant_liar=True, multivariate=True)
 
 
 def draw(point: Point, parameters: Sequence[Parameter], trial: optuna.Trial) -> Point:

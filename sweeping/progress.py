@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sweeping.ledger import LASTING, Result
-from sweeping.points import Point
+from tidepool.sweeping.ledger import LASTING, Result
+from tidepool.sweeping.points import Point
 
 tqdm.monitor_interval = 0  # no thread: the runs are children of the main one
 

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeping.errors import SweepError
-from sweeping.parameters import read_parameter
-from sweeping.points import parameters_key
-from sweeping.spec import Sweep, parse_margin
+from tidepool.records import RecordError, decode, metric_lines, number, read_json, write_json
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.parameters import read_parameter
+from tidepool.sweeping.points import parameters_key
+from tidepool.sweeping.spec import Sweep, parse_margin
 
-SCHEMA_VERSION = 1
 SWEEP_FILE = "sweep.json"
 # What decides which runs there are and how they are judged; the rest of a sweep file may be reworded at any time.
 _DECIDING_KEYS = ("program", "method", "command", "metric", "early_terminate")
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` so that a reader, or a kill, never meets half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def write_sweep_file(sweep: Sweep, directory: Path) -> None:
     """Write sweep.json: the sweep file as loaded, its name, and the margin declared in its description."""
-    own = {"schema_version": SCHEMA_VERSION, "name": sweep.name, "margin_points": sweep.margin_points}
+    own = {"name": sweep.name, "margin_points": sweep.margin_points}
     write_json(directory / SWEEP_FILE, {**sweep.content, **own})
 
 
@@ -43,20 +31,14 @@ def read_sweep_file(directory: Path) -> dict[str, Any] | None:
     Raises:
         SweepError: it cannot be read.
     """
-    path = directory / SWEEP_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise SweepError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise SweepError(f"{path}: expected a mapping")
-    return content
+        return read_json(directory / SWEEP_FILE)
+    except RecordError as error:
+        raise SweepError(str(error)) from None
 
 
 def check_same_sweep(sweep: Sweep, earlier: Mapping[str, Any], where: str) -> None:
-    """Refuse to go on with `earlier` (content of a sweep.json) under a file that asks for something else.
+    """Refuse to resume `earlier` (content of a sweep.json) under a file that asks for something else.
 
     A grid may gain values and run_cap may change: no run already made loses its place. The margin may not: it was
     declared before the runs.
@@ -91,28 +73,18 @@ def _only_adds(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> boo
 def read_summary(run_dir: Path) -> dict[str, Any]:
     """The summary.json of a run, or an empty mapping where there is none to read."""
     try:
-        content = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(run_dir / "summary.json") or {}
+    except RecordError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def metric_history(run_dir: Path, name: str) -> list[float]:
     """Every value of the metric `name` in a run's metrics.jsonl, in the order it was logged; NaN left as it is."""
     try:
-        lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        found = [_number(row.get(name)) for _, row in metric_lines(run_dir / "metrics.jsonl") if row is not None]
+    except OSError:
         return []
-    values = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the last line of a run that was killed may be cut short
-        number = _number(row.get(name)) if isinstance(row, dict) else None
-        if number is not None:
-            values.append(number)
-    return values
+    return [value for value in found if value is not None]
 
 
 def metric_value(run_dir: Path, name: str) -> float | None:
@@ -128,9 +100,8 @@ def metric_value(run_dir: Path, name: str) -> float | None:
 
 
 def _number(value: Any) -> float | None:
-    if value in ("NaN", "Infinity", "-Infinity"):  # how the records write what JSON has no number for
-        return float(value)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    value = decode(value)
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def write_failure(run_dir: Path, params: Mapping[str, Any], reason: str) -> None:
@@ -144,13 +115,11 @@ def write_failure(run_dir: Path, params: Mapping[str, Any], reason: str) -> None
     run_dir.mkdir(parents=True, exist_ok=True)
     if not (run_dir / "config.json").exists():
         for sibling in sorted(run_dir.parent.glob("*/config.json")):
-            with contextlib.suppress(OSError, ValueError):
-                asked = {**json.loads(sibling.read_text(encoding="utf-8")), **params}
-                write_json(run_dir / "config.json", asked)
+            with contextlib.suppress(RecordError):
+                write_json(run_dir / "config.json", {**(read_json(sibling) or {}), **params})
                 break
     known = {name: params[name] for name in ("data", "model", "backend", "dtype", "seed") if name in params}
-    summary = {"schema_version": SCHEMA_VERSION, "status": "failed", "exit_reason": reason, **known}
-    write_json(run_dir / "summary.json", summary)
+    write_json(run_dir / "summary.json", {"status": "failed", "exit_reason": reason, **known})
 
 
 def last_line(log: Path) -> str:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from sweeping import children, records
-from sweeping.command import build_argv, write_args_file
-from sweeping.hyperband import runs_to_stop
-from sweeping.ledger import HEARTBEAT_S, LASTING, Claim, Ledger, Result
-from sweeping.machine import run_environment
-from sweeping.points import Point
-from sweeping.progress import Progress
-from sweeping.spec import Sweep
+from tidepool.sweeping import children, records
+from tidepool.sweeping.command import build_argv, write_args_file
+from tidepool.sweeping.hyperband import runs_to_stop
+from tidepool.sweeping.ledger import HEARTBEAT_S, LASTING, Claim, Ledger, Result
+from tidepool.sweeping.machine import run_environment
+from tidepool.sweeping.points import Point
+from tidepool.sweeping.progress import Progress
+from tidepool.sweeping.spec import Sweep
 
 STOP_GRACE_S = 30.0  # for a run to save a checkpoint
 _DIVERGED, _REFUSED = 3, 2
@@ -108,7 +108,7 @@ class Runner:
             if beat.due():
                 self.ledger.beat([running.claim for running in self._running])
             if self.sweep.early_terminate and judge.due():
-                self._stop_the_hopeless()
+                self._stop_early()
             time.sleep(_POLL_S)
 
     def _stop_children(self) -> None:
@@ -212,7 +212,7 @@ class Runner:
             ):
                 self._target_reached = True
 
-    def _stop_the_hopeless(self) -> None:
+    def _stop_early(self) -> None:
         rule, metric = self.sweep.early_terminate, self.sweep.metric
         assert rule is not None
         assert metric is not None  # read_sweep refuses early_terminate without one

@@ -13,7 +13,7 @@ from typing import Any
 
 import jsonschema
 
-from sweeping.errors import SweepError
+from tidepool.sweeping.errors import SweepError
 
 _NUMBER = {"type": "number"}
 _POSITIVE = {"type": "number", "exclusiveMinimum": 0}
@@ -97,7 +97,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 # W&B's own keys that no way of running a sweep here could honour.
-_LAUNCH = "belongs to W&B Launch, which sweep.py does not start; name the script in program"
+_LAUNCH = "belongs to W&B Launch, which a sweep does not start; name the script in program"
 NEVER_HONOURED = {
     "job": _LAUNCH,
     "image_uri": _LAUNCH,

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeping.command import DEFAULT_COMMAND, check_command
-from sweeping.errors import SweepError
-from sweeping.parameters import Parameter, Value, read_parameter
-from sweeping.points import Point, grid_points, search_points
-from sweeping.schema import check_schema
-from sweeping.yaml_text import load_sweep_file
+from tidepool.installation import AS_MODULE
+from tidepool.sweeping.command import DEFAULT_COMMAND, check_command
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.parameters import Parameter, Value, read_parameter
+from tidepool.sweeping.points import Point, grid_points, search_points
+from tidepool.sweeping.schema import check_schema
+from tidepool.sweeping.yaml_text import load_sweep_file
 
-# Set by sweep.py for every run: where it writes, how it goes on, what it is called. Not for the sweep file.
+# Set by sweep.py for every run: where it writes, how it resumes, what it is called. Not for the sweep file.
 OWN_PARAMETERS = ("run_dir", "resume", "name", "group")
+
+# Run as commands of this package where no clone lies around it.
+OWN_PROGRAMS = ("train.py", "bench.py")
 
 _PARAMETER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
@@ -45,12 +49,13 @@ class Hyperband:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked sweep. `content` is the file as loaded; `margin_points` is in percentage points of accuracy."""
+    """A checked sweep. `content` is the file as loaded, `program` the words that ``${program}`` stands for;
+    `margin_points` is in percentage points of accuracy."""
 
     path: Path
     content: Mapping[str, Any]
     name: str
-    program: str
+    program: tuple[str, ...]
     method: str
     command: tuple[str, ...]
     parameters: tuple[Parameter, ...]
@@ -69,7 +74,7 @@ class Sweep:
         return search_points(self.run_cap)
 
     def run_params(self, params: Mapping[str, Value], run_dir: Path) -> dict[str, Value]:
-        """`params` and what sweep.py adds to every run: its folder, going on after an interruption, its names."""
+        """`params` and what sweep.py adds to every run: its folder, resuming after an interruption, its names."""
         added: dict[str, Value] = {"run_dir": str(run_dir), "resume": "auto", "group": self.name, "name": run_dir.name}
         if self.project is not None and "project" not in params:
             added["project"] = self.project
@@ -78,9 +83,12 @@ class Sweep:
         return {**params, **added}
 
 
-def read_sweep(path: Path, *, home: Path, online: bool = False) -> Sweep:
-    """The sweep in the YAML file `path`; programs are looked for in the working directory, then in `home`.
+def read_sweep(path: Path, *, home: Path | None, online: bool = False) -> Sweep:
+    """The sweep in the YAML file `path`.
 
+    Its program is looked for in the working directory, then in `home`, the root of the clone this code lies in. For a
+    file of that clone it is the other way round, so that a stranger's train.py in the working directory is not run.
+    Where neither has it, `train.py` and `bench.py` are this package's own commands.
     With `online`, keys only W&B's servers can honour are let through.
 
     Raises:
@@ -94,14 +102,14 @@ def read_sweep(path: Path, *, home: Path, online: bool = False) -> Sweep:
         raise SweepError(f"{path}: {error}") from None
 
 
-def _checked(path: Path, content: dict[str, Any], home: Path, online: bool) -> Sweep:
+def _checked(path: Path, content: dict[str, Any], home: Path | None, online: bool) -> Sweep:
     method = content["method"]
     _refuse_keys(content, online)
     for name in content["parameters"]:
         if not _PARAMETER_NAME.fullmatch(name):
             raise SweepError(f"parameters.{name}: a parameter's name is letters, digits, '_', '.' and '-'")
         if name in OWN_PARAMETERS:
-            raise SweepError(f"parameters.{name}: sweep.py sets {name} itself for every run; leave it out")
+            raise SweepError(f"parameters.{name}: the sweep sets {name} itself for every run; leave it out")
     parameters = tuple(read_parameter(name, keys, method=method) for name, keys in content["parameters"].items())
     metric = _metric(content.get("metric"))
     if metric is None and method == "bayes":
@@ -115,7 +123,7 @@ def _checked(path: Path, content: dict[str, Any], home: Path, online: bool) -> S
         path=path,
         content=content,
         name=_name(content.get("name", path.stem)),
-        program=_program(content["program"], home),
+        program=_program(content["program"], home, path),
         method=method,
         command=command,
         parameters=parameters,
@@ -149,12 +157,15 @@ def _name(name: str) -> str:
     return name
 
 
-def _program(program: str, home: Path) -> str:
-    if Path(program).is_file():
-        return program
-    beside = home / program
-    if beside.is_file():
-        return str(beside)
+def _program(program: str, home: Path | None, file: Path) -> tuple[str, ...]:
+    places = [Path(program)]
+    if home is not None:
+        places.insert(0 if file.resolve().is_relative_to(home) else 1, home / program)
+    for place in places:
+        if place.is_file():
+            return (program if place.resolve() == Path(program).resolve() else str(place),)
+    if program in OWN_PROGRAMS:
+        return (*AS_MODULE, "tidepool", program.removesuffix(".py"))
     raise SweepError(f"program: {program} is not a file in {Path.cwd()}")
 
 

@@ -12,7 +12,7 @@ import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 
-from sweeping.errors import SweepError
+from tidepool.sweeping.errors import SweepError
 
 DATABASE = "sweep.db"
 STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)

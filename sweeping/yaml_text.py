@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from sweeping.errors import SweepError
+from tidepool.sweeping.errors import SweepError
 
 _FLOAT_AS_TEXT = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+")
 _OCTAL = re.compile(r"[-+]?0[0-7_]+")

@@ -1,50 +1,146 @@
-"""The packages depend on one another in one direction: kernels -> models -> training; analysis reads records."""
+"""Imports run one way: between the packages, and between the rooms inside some of them; nothing is loaded twice."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("kernels", "models", "data", "training", "benchmarking", "sweeping", "analysis")
+PACKAGES = ("records", "simulator", "kernels", "models", "data", "training", "benchmarking", "sweeping", "analysis")
 MAY_IMPORT = {
-    "kernels": set(),
-    "models": {"kernels"},
+    "records": set(),
+    "simulator": set(),
+    "kernels": {"records", "simulator"},
+    "models": {"records", "kernels"},
     "data": set(),
-    "training": {"kernels", "models", "data"},
-    "benchmarking": {"kernels", "models", "training"},
-    "analysis": set(),
-    "sweeping": {"analysis"},
+    "training": {"records", "simulator", "kernels", "models", "data"},
+    "benchmarking": {"records", "simulator", "kernels", "models", "training"},
+    "analysis": {"records"},
+    "sweeping": {"records", "analysis"},
 }
 """analysis reads what training wrote and imports nothing of it; a finished sweep prints analysis's comparison."""
+FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "simulator": (
+        ("faults", "schedule", "targets"),
+        ("sass",),
+        ("ptx", "numbers"),
+        ("registers", "tensor_map", "order", "program_order", "waiting"),
+        ("counters",),
+        ("global_memory", "shared_memory"),
+        ("chunk",),
+        ("instructions",),
+        ("machine", "known"),
+        ("launch",),
+        ("triton_device",),
+        ("devices",),
+    ),
+    "kernels": (
+        ("runtime",),
+        ("activations",),
+        ("layer",),
+        ("oracle", "device", "tiles", "dispatch"),
+        ("conv",),
+        ("norm",),
+        ("operators",),
+        ("auto",),
+        ("ops",),
+        ("compile_check",),
+        ("tune",),
+    ),
+    "models": (
+        ("fused", "registry", "checkpoint"),
+        ("layers", "torchvision_names"),
+        ("families", "fusion"),
+        ("coverage",),
+    ),
+    "analysis": (
+        ("text", "statistics", "conditions"),
+        ("drawing",),
+        ("page",),
+        ("bench", "runs"),
+        ("columns",),
+        ("report", "readme"),
+    ),
+}
+"""The rooms of a package, folders and files, ground floor first: a room imports rooms of lower floors only."""
+USES_THE_FACE = {("models", "coverage")}
+"""Rooms that a package's face does not offer (a command), which therefore may import the face."""
 
 
-def imported(file: Path) -> Iterator[str]:
-    """First components of every absolute import in a file, wherever it stands."""
+def imported(file: Path) -> Iterator[tuple[str, ...]]:
+    """Every absolute import in a file, wherever it stands, as the parts of its dotted name."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module.split(".")[0]
+            yield from ((*node.module.split("."), alias.name) for alias in node.names)
+
+
+def sources(folder: str) -> list[Path]:
+    """The Python files of a folder; there has to be one."""
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    return files
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_import_only_what_stands_before_them(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
-    for file in files:
-        inside = {name for name in imported(file) if name in PACKAGES or name in ("train", "sweep", "bench")}
+    for file in sources(package):
+        inside = {name[1] for name in imported(file) if name[0] == "tidepool" and name[1] in PACKAGES}
         wrong = inside - MAY_IMPORT[package] - {package}
         assert not wrong, f"{file.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
 
 
-def test_analysis_and_sweeping_do_without_torch() -> None:
-    for package in ("analysis", "sweeping"):
-        for file in sorted((ROOT / package).rglob("*.py")):
-            assert not {"torch", "triton"} & set(imported(file)), f"{file.relative_to(ROOT)} imports torch"
+@pytest.mark.parametrize("package", FLOORS)
+def test_rooms_import_only_rooms_below_them(package: str) -> None:
+    floor = {room: number for number, rooms in enumerate(FLOORS[package]) for room in rooms}
+    room_of = {file: Path(file.relative_to(ROOT / package).parts[0]).stem for file in sources(package)}
+    assert set(room_of.values()) - {"__init__"} == set(floor)
+    for file, room in room_of.items():
+        for name in imported(file):
+            if name[:2] == ("tidepool", package) and room in floor and name[2] != room:
+                if name[2] not in floor and (package, room) in USES_THE_FACE:
+                    continue
+                assert name[2] in floor, f"{file.relative_to(ROOT)} imports {'.'.join(name)}: not from a room"
+                assert floor[name[2]] < floor[room], f"{file.relative_to(ROOT)} imports {'.'.join(name)}"
+
+
+def test_no_folder_is_imported_by_its_bare_name() -> None:
+    names = set(PACKAGES)
+    for folder in (*PACKAGES, "src/tidepool", "tests"):
+        for file in sources(folder):
+            wrong = [name for name in imported(file) if name[0] in names]
+            assert not wrong, f"{file.relative_to(ROOT)} imports {'.'.join(wrong[0])}, not tidepool.{wrong[0][0]}"
+
+
+def test_no_module_is_loaded_under_two_names() -> None:
+    """Everything imported in one process from the root of the repository, where bare names are to be had too."""
+    modules = [
+        "tidepool." + ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for package in PACKAGES
+        for file in sources(package)
+        if file.name not in ("__init__.py", "__main__.py")
+    ]
+    code = (
+        "import importlib, sys\nfrom collections import Counter\nfrom pathlib import Path\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        "files = Counter(str(Path(m.__file__).resolve()) for m in set(sys.modules.values()) "
+        "if getattr(m, '__file__', None))\n"
+        f"print([f for f, n in files.items() if n > 1 and f.startswith({str(ROOT)!r})])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_records_analysis_and_sweeping_do_without_torch() -> None:
+    for package in ("records", "analysis", "sweeping"):
+        for file in sources(package):
+            assert not {"torch", "triton"} & {name[0] for name in imported(file)}, f"{file.name} imports torch"
 
 
 def test_no_file_is_called_utils_helpers_or_common() -> None:
-    names = {file.stem for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
+    names = {file.stem for package in PACKAGES for file in sources(package)}
     assert not names & {"utils", "helpers", "common"}

@@ -1,3 +1,3 @@
 """What `train.py` is made of: settings, loop, records on disk, checkpoints and tracking."""
 
-import kernels  # noqa: F401  before any optimizer is made, which imports triton
+from tidepool import kernels  # noqa: F401  before any optimizer is made, which imports triton

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, in tensors and plain types only."""
+"""Checkpoints: everything a run needs to resume as if it had never stopped, in tensors and plain types only."""
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -9,9 +9,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from training.config import SCHEMA_VERSION, Config
-from training.records import replacing
-from training.run_folder import RunFolderError
+from tidepool.records import SCHEMA_VERSION, replacing
+from tidepool.training.config import Config
+from tidepool.training.run_folder import RunFolderError
 
 
 @dataclass
@@ -47,7 +47,7 @@ CONTENT = {
     "rng_cpu": torch.Tensor,
     "rng_cuda": list,
 }
-"""What a checkpoint holds beside schema_version."""
+"""What a checkpoint holds besides schema_version."""
 
 
 @dataclass(frozen=True)

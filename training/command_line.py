@@ -1,58 +1,87 @@
-"""`train.py`'s arguments -> `Config`, with every complaint on one line."""
+"""The flags of a run -> `Config`, with every complaint on one line."""
 
+import argparse
 import contextlib
+import dataclasses
 import io
 import os
 import re
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import tyro
 
-from training.config import Config, ConfigError
+from tidepool.training.config import Config, ConfigError
 
 DESCRIPTION = """Train one network, tracked. Records go to <run_dir>: config.json, environment.json, metrics.jsonl,
 summary.json, checkpoints/ and media/. Exit code: 0 finished, 2 bad arguments or input, 3 diverged,
-143 stopped by SIGTERM with a checkpoint saved, 130 by Ctrl-C. The same command with the same --run_dir goes on."""
+143 stopped by SIGTERM with a checkpoint saved, 130 by Ctrl-C. The same command with the same --run_dir resumes.
+The options of a data set and a network are flags as well: those of the --data and --model given are listed last."""
 
-_BOX = re.compile(r"[╭╮╰╯│─]+")
+_BAD_FLAGS = 2  # tyro's exit code for them
+_BOX = re.compile(r"[╭╮╰╯│─]+|^[|+]|[|+]$|-{3,}")  # the second half is how it is drawn where stdout is ASCII
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> Config:
-    """Read and check flags, by default those of this process. `--help` prints and raises SystemExit(0).
+def parse_arguments(arguments: Sequence[str], *, prog: str = "tidepool train") -> Config:
+    """Read and check flags; `prog` is the command's name in what it says. `--help` prints and raises SystemExit(0).
 
     Flags take a value each (`--deterministic=True`), as W&B agents write them.
 
     Raises:
         ConfigError: one line that names the flag and what was expected.
     """
+    chosen = _names_chosen(arguments)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            config = tyro.cli(
-                Config,
-                prog="train.py",
+            flags = tyro.cli(
+                _flags(chosen),
+                prog=prog,
                 description=" ".join(DESCRIPTION.split()),
                 args=arguments,
                 use_underscores=True,
                 config=(tyro.conf.FlagConversionOff,),
             )
     except SystemExit as exit_request:
-        if exit_request.code in (0, None):
+        if exit_request.code != _BAD_FLAGS:  # help, or a signal
             raise
-        raise ConfigError(_one_line(complaint.getvalue())) from None
+        text = _one_line(complaint.getvalue())
+        if text.startswith("Unrecognized"):
+            text += f"; {chosen.options_text()}"
+        raise ConfigError(f"{text} ({prog} --help lists the flags)") from None
+    given = {flag.removeprefix("--").partition("=")[0].replace("-", "_") for flag in arguments if flag.startswith("--")}
+    values = {known.name: getattr(flags, known.name) for known in dataclasses.fields(flags)}
+    options = {name: values.pop(name) for name in chosen.known_options()}
+    config = Config(**values | {"options": {name: value for name, value in options.items() if name in given}})
     config.validate()
     return config
+
+
+def _names_chosen(arguments: Sequence[str]) -> Config:
+    """Settings with the data set and the network that the arguments name, and all else by default."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("data", "model"):
+        parser.add_argument(f"--{name}", nargs="?")  # a missing value is for tyro to complain about
+    names = vars(parser.parse_known_args(list(arguments))[0])
+    return Config(**{name: value for name, value in names.items() if value is not None})
+
+
+def _flags(chosen: Config) -> Any:
+    """`Config` with a field more for each option of the data set and the network chosen."""
+    options = []
+    for option in chosen.known_options().values():
+        shown = tyro.conf.arg(help=f"Of {option.owner}: {option.help}")
+        options.append((option.name, Annotated[option.kind, shown], dataclasses.field(default=option.default)))
+    return dataclasses.make_dataclass("Flags", options, bases=(Config,), frozen=True)
 
 
 def _one_line(boxed: str) -> str:
     """The text of one of tyro's boxed complaints, without box, title, repeated help text and footer."""
     kept: list[str] = []
-    for line in boxed.split(os.linesep):
-        if line.startswith("╭"):
-            continue
+    for line in boxed.split(os.linesep)[1:]:  # the first one is the title
         words = _BOX.sub(" ", line).strip()
         if words.startswith(("For full helptext", "Argument helptext")):
             break
         kept.append(words)
     text = " ".join(" ".join(kept).split())
-    return f"{text.rstrip('.')} (train.py --help lists the flags)"
+    return text.rstrip(".")

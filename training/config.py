@@ -1,15 +1,22 @@
-"""The settings of one training run. Each field of `Config` is a flag of `train.py` of the same name."""
+"""The settings of one training run. Each field of `Config` is a flag of `train.py` of the same name, and so is each
+option that the data set and the network have of their own."""
 
 import ast
 import dataclasses
+import json
 import math
 import types
 import typing
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-SCHEMA_VERSION = 1
+import tyro
+
+from tidepool.models import available_models
+from tidepool.training.options import Option, data_options, network_options
+
 LARGEST_COUNT = 2**31 - 1
 
 Backend = Literal["auto", "triton", "cudnn", "compile"]
@@ -20,10 +27,6 @@ Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
 FREE_ON_RESUME = frozenset(
     {"run_dir", "resume", "progress", "track", "project", "group", "name", "data_dir", "checkpoint_every"}
 )
-
-
-OPTION_FLAGS = ("width", "depth", "kernel_size", "skips")
-"""Options of networks that have a flag each."""
 
 
 class ConfigError(ValueError):
@@ -38,32 +41,18 @@ class Config:
     """One training run. Accuracies are fractions; an epoch is one pass over the whole batches of the training split."""
 
     data: str = "digits"
-    """digits, cifar10, spoken_digits (recordings), moving_digits (videos), a folder (Hugging Face layout with pictures
-    or WAV recordings, or pictures in train/<class>/ and test/<class>/), or a hub id."""
+    """digits, cifar10, spoken_digits (audio), moving_digits (video), a folder (Hugging Face layout with images or WAV
+    audio, or images in train/<class>/ and test/<class>/), or a hub id. Its own options are flags as well."""
     data_dir: Path | None = None
     """Folder that holds cifar10, spoken_digits or a hub id's files."""
-    image_size: int | None = None
-    """Bring each picture of a folder or hub id to so many pixels a side: the shorter side scaled, the middle kept. By
-    default pictures stay as they are and must share one size."""
-    held_out_speaker: str | None = None
-    """Of recordings: test on all that this speaker said, in either split, and train on all the others said."""
-    shuffle_frames: bool = False
-    """Of moving_digits: put each clip's frames, in train and test, in a random order of its own that --seed does not
-    change. A control: what the order of frames tells is gone, what each frame shows is left."""
     model: str = "lenet5"
-    """mlp, lenet5, convnet, vggish, c3d, ...: a name that models.build_model knows. What it takes decides what
-    recordings become: log-mel spectrograms for networks on pictures, waveforms for networks on those."""
+    """mlp, lenet5, convnet, vggish, c3d, ...: a name that build_model knows. What it takes decides what audio becomes:
+    log-mel spectrograms for networks on images, waveforms for networks on those. Its own options are flags as well."""
     model_options: str | None = None
-    """The network's own options, as width=32,depth=1; by default the network's defaults."""
-    width: int | None = None
-    """The network's option of this name by a flag of its own, so that a sweep can vary each apart. depth, kernel_size
-    and skips likewise."""
-    depth: int | None = None
-    """See --width."""
-    kernel_size: int | None = None
-    """See --width."""
-    skips: bool | None = None
-    """See --width."""
+    """The network's own options in one text, as width=32,depth=1; each is also a flag by itself, such as --width=32,
+    so that a sweep can vary them one by one."""
+    options: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
+    """Options of the data set and of the network by name, those that are given; the others have their defaults."""
     backend: Backend = "auto"
     """What runs conv + bias + ReLU + pool: this project's triton kernels, cudnn (PyTorch's own), compile, or auto."""
     dtype: Dtype = "fp32"
@@ -89,8 +78,8 @@ class Config:
     label_smoothing: float = 0.0
     """Share of each target spread evenly over all classes."""
     augment: bool = False
-    """Random changes of training inputs that keep the label right: pictures are shifted by up to an eighth, and
-    mirrored where they have colour; recordings are shifted in time; videos are shifted, all frames alike, never
+    """Random changes of training inputs that keep the label right: images are shifted by up to an eighth, and
+    mirrored where they have colour; audio is shifted in time; videos are shifted, all frames alike, never
     mirrored."""
     seed: int = 0
     """Decides weights, order of the data and augmentation, on every backend alike; never the test split."""
@@ -102,8 +91,8 @@ class Config:
     """Steps between rows of metrics.jsonl after the first hundred, which are all recorded."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; there is always one at the end and when the run is interrupted."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto is the GPU if there is one."""
+    device: Literal["auto", "cpu", "cuda", "sm_80", "sm_90"] = "auto"
+    """auto is the GPU if there is one; on sm_80 and sm_90 backend triton's kernels are compiled, and run simulated."""
     track: Literal["offline", "online", "off"] = "offline"
     """Weights & Biases: on this disk only, on its server, or not at all. A run that a W&B agent starts goes online."""
     project: str | None = None
@@ -115,7 +104,7 @@ class Config:
     run_dir: Path | None = None
     """Folder for the run's records; by default a new one under runs/."""
     resume: str = "auto"
-    """auto goes on with the unfinished run in --run_dir, never refuses a used one; or a path: run or checkpoint."""
+    """auto resumes the unfinished run in --run_dir, never refuses a used one; or a path: run or checkpoint."""
     progress: bool = True
     """Progress bar on a terminal; otherwise one line an epoch."""
 
@@ -126,16 +115,14 @@ class Config:
             ConfigError: names the first field that is wrong, its value and what was expected.
         """
         hints = typing.get_type_hints(Config)
-        for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name), hints[field.name])
-        for name in (
-            "data", "held_out_speaker", "model", "model_options", "project", "group", "name", "resume",
-        ):  # fmt: skip
+        for known in dataclasses.fields(self):
+            _check_type(known.name, getattr(self, known.name), hints[known.name])
+        for name in ("data", "model", "model_options", "project", "group", "name", "resume"):
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ConfigError(f"{name}={value!r}; expected some text")
-        self.network_options()
-        for name in ("image_size", "epochs", "max_steps", "batch_size", "eval_every", "log_every", "checkpoint_every"):
+        self._check_options()
+        for name in ("epochs", "max_steps", "batch_size", "eval_every", "log_every", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value}; expected a whole number of at least 1")
@@ -152,33 +139,77 @@ class Config:
             if not 0 <= value < 1:
                 raise ConfigError(f"{name}={value}; expected a number from 0 to below 1")
 
+    def known_options(self) -> dict[str, Option]:
+        """The options that this data set and this network have.
+
+        Raises:
+            DataError: there is no such data set.
+            ConfigError: there is no such network, or one name means two things.
+        """
+        if self.model not in available_models():
+            raise ConfigError(f"model={self.model!r}; expected one of: {', '.join(available_models())}")
+        of_data, of_network = data_options(self.data), network_options(self.model)
+        fields = {known.name for known in dataclasses.fields(Config)}
+        for name in sorted(of_data.keys() & (of_network.keys() | fields) | of_network.keys() & fields):
+            raise ConfigError(
+                f"{name}: more than one of data {self.data!r}, model {self.model!r} and train.py calls an option so; "
+                "expected a name of its own for each"
+            )
+        return of_data | of_network
+
+    def options_text(self) -> str:
+        """What options there are, for a message about one that there is not."""
+        of_data, of_network = (", ".join(known(of)) or "none" for known, of in (
+            (data_options, self.data), (network_options, self.model),
+        ))  # fmt: skip
+        return f"data {self.data!r} has the options: {of_data}; model {self.model!r}: {of_network}"
+
+    def data_options(self) -> dict[str, Any]:
+        """Those `options` that are the data set's."""
+        known = data_options(self.data)
+        return {name: value for name, value in self.options.items() if name in known}
+
     def network_options(self) -> dict[str, Any]:
-        """What `model_options` and the flags of single options say together.
+        """Those `options` that are the network's, and what `model_options` says.
 
         Raises:
             ConfigError: `model_options` does not read as it should, or names an option that has its flag too.
         """
-        options = parse_model_options(self.model_options)
-        for name in OPTION_FLAGS:
-            value = getattr(self, name)
-            if value is not None and name in options:
+        options, known = parse_model_options(self.model_options), network_options(self.model)
+        for name, value in self.options.items():
+            if name in options:
                 raise ConfigError(f"{name}={value!r} and model_options={self.model_options!r}; expected {name} once")
-            if value is not None:
-                options[name] = value
-        return options
+        for name in options:
+            if name not in known:
+                has = ", ".join(known) or "none"
+                raise ConfigError(
+                    f"model_options={self.model_options!r}: {self.model} has no option {name!r}; it has: {has}"
+                )
+        return options | {name: value for name, value in self.options.items() if name in known}
+
+    def _check_options(self) -> None:
+        known = self.known_options()
+        for name, value in self.options.items():
+            if name not in known:
+                raise ConfigError(f"{name}={value!r}: no such option; {self.options_text()}")
+            _check_type(name, value, known[name].kind)
+        self.network_options()
 
     def as_record(self) -> dict[str, Any]:
-        """The fields as plain JSON values, paths as text, without `schema_version`."""
-        fields = dataclasses.asdict(self)
-        return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
+        """The fields and the options given, side by side, as plain JSON values; without `schema_version`."""
+        fields = {known.name: getattr(self, known.name) for known in dataclasses.fields(self)}
+        options = fields.pop("options")
+        return {name: _plain(value) for name, value in (fields | options).items()}
 
     def differences(self, record: dict[str, Any]) -> list[str]:
-        """`field: recorded -> asked` for each field that has to be as in `record` for a run to go on, and is not."""
-        # A field that is newer than the record has in it what it has by default: runs did as that says before it came.
-        there = Config().as_record() | record
+        """What of `record` has to be as asked for for the run to be resumed, and is not: `name: recorded, asked`."""
+        # What the record lacks had its default: a field that is newer than the record, or an option not given.
+        defaults = {name: _plain(option.default) for name, option in self.known_options().items()}
+        recorded = {name: value for name, value in record.items() if name not in defaults or value is not None}
+        there = Config().as_record() | defaults | recorded
         return [
             f"{name}: {there[name]!r} there, {value!r} asked"
-            for name, value in self.as_record().items()
+            for name, value in (defaults | self.as_record()).items()
             if name not in FREE_ON_RESUME and there[name] != value
         ]
 
@@ -202,13 +233,20 @@ def parse_model_options(text: str | None) -> dict[str, Any]:
     return options
 
 
+def _plain(value: Any) -> Any:
+    """`value` as JSON holds it; a path is its text."""
+    return json.loads(json.dumps(value, default=str))
+
+
 def _check_type(name: str, value: Any, hint: Any) -> None:
-    """ConfigError unless `value` is of the field's annotated type; a whole number passes for a float."""
+    """ConfigError unless `value` is of the annotated type; a whole number passes for a float."""
+    hint = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
             raise ConfigError(f"{name}={value!r}; expected one of: {', '.join(typing.get_args(hint))}")
         return
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    alternatives = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    allowed = tuple(typing.get_origin(kind) or kind for kind in alternatives)
     if isinstance(value, bool):
         right = bool in allowed
     elif isinstance(value, int):

@@ -56,7 +56,8 @@ def summary_text(run_dir: str, summary: dict[str, Any]) -> str:
         value = summary.get(name)
         return pattern.format(float(value)) if value is not None else "not measured"
 
-    interpreted = " (interpreted: not a speed measurement)" if summary["kernel_mode"] == "interpreted" else ""
+    mode = summary["kernel_mode"]
+    untimed = "" if mode == "compiled" else f" ({mode}: not a speed measurement)"
     lines = [
         ("status", summary["status"] + (f": {summary['exit_reason']}" if summary["exit_reason"] else "")),
         ("trained", f"{summary['model']} on {summary['data']}, {summary['parameters']:,} parameters"),
@@ -65,8 +66,8 @@ def summary_text(run_dir: str, summary: dict[str, Any]) -> str:
         ("test accuracy", number("test_accuracy", "{:.4f}")),
         ("test loss", number("test_loss", "{:.4f}")),
         ("training took", number("train_seconds", "{:.2f} s")),
-        ("median step", number("step_ms_p50", "{:.3f} ms") + interpreted),
-        ("throughput", number("samples_per_second", "{:,.0f} samples/s") + interpreted),
+        ("median step", number("step_ms_p50", "{:.3f} ms") + untimed),
+        ("throughput", number("samples_per_second", "{:,.0f} samples/s") + untimed),
         ("peak memory", number("peak_memory_bytes", "{:,.0f} bytes")),
         ("records", run_dir),
     ]

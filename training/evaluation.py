@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data import LabelledData, Split
-from data.augmentation import normalise
-from data.dataset import Factor
-from training.config import Config
-from training.precision import autocast
+from tidepool.data import LabelledData, Split
+from tidepool.data.augmentation import normalise
+from tidepool.data.dataset import Factor
+from tidepool.training.config import Config
+from tidepool.training.precision import autocast
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data import LabelledData
-from data.augmentation import augment, normalise
-from data.batches import AUGMENTATION_STREAM, epoch_batches, epoch_generator
-from training.checkpoint import Progress, Trainee, save_checkpoint
-from training.config import Config
-from training.evaluation import Evaluation, evaluate
-from training.measurement import synchronise
-from training.precision import autocast
-from training.recorder import Recorder
-from training.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT
-from training.stopping import StopRequest
+from tidepool.data import LabelledData
+from tidepool.data.augmentation import augment, normalise
+from tidepool.data.batches import AUGMENTATION_STREAM, epoch_batches, epoch_generator
+from tidepool.training.checkpoint import Progress, Trainee, save_checkpoint
+from tidepool.training.config import Config
+from tidepool.training.evaluation import Evaluation, evaluate
+from tidepool.training.measurement import synchronise
+from tidepool.training.precision import autocast
+from tidepool.training.recorder import Recorder
+from tidepool.training.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT
+from tidepool.training.stopping import StopRequest
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class StepTimes:
         }
 
     def restore(self, record: dict[str, Any]) -> None:
-        """Go on from `as_record`'s result; the steps of this process warm up anew."""
+        """Resume from `as_record`'s result; the steps of this process warm up again."""
         self._milliseconds.extend(record["milliseconds"])
         self._steady_samples = record["steady_samples"]
         self._steady_seconds = record["steady_seconds"]

@@ -11,7 +11,7 @@ from einops import rearrange, reduce, repeat
 from PIL import Image
 from torch import Tensor, nn
 
-from training.records import replacing, write_atomically
+from tidepool.records import replacing, write_atomically
 
 TILE_PIXELS = 48  # filters and maps are small: each is enlarged to about this many pixels a side
 MOST_TILES = 64
@@ -106,6 +106,6 @@ def write_grid(path: Path, tiles: Tensor) -> None:
     missing = -len(tiles) % columns
     tiles = torch.nn.functional.pad(tiles, (0, 2, 0, 2, 0, 0, 0, missing), value=255)
     grid = rearrange(tiles, "(rows columns) c h w -> (rows h) (columns w) c", columns=columns)[:-2, :-2]
-    picture = Image.fromarray(grid.numpy() if grid.shape[2] == 3 else grid[..., 0].numpy())
+    image = Image.fromarray(grid.numpy() if grid.shape[2] == 3 else grid[..., 0].numpy())
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+        image.save(temporary, format="PNG")

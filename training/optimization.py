@@ -5,7 +5,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from training.config import Config
+from tidepool.training.config import Config
 
 WARMUP_DIVISOR = 25  # the learning rate starts at lr / 25, OneCycleLR's own default
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from training.config import Config, ConfigError
+from tidepool import simulator
+from tidepool.training.config import Config, ConfigError
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -20,12 +21,25 @@ def choose_device(config: Config) -> torch.device:
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
         raise ConfigError("device='cuda' but no CUDA GPU is available; expected auto or cpu here")
-    device = torch.device("cpu" if config.device == "cpu" or not available else "cuda")
+    device = torch.device("cuda" if available and config.device in ("auto", "cuda") else "cpu")
     if config.dtype == "tf32" and device.type != "cuda":
         raise ConfigError("dtype='tf32' needs a CUDA GPU; expected fp32, bf16 or fp16 on a CPU")
     if config.dtype == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError(f"dtype='bf16' is not supported by {torch.cuda.get_device_name()}; expected fp32 or fp16")
     return device
+
+
+def simulating(config: Config) -> contextlib.AbstractContextManager[Any]:
+    """Context for a run: the simulated GPU that `config.device` names, or nothing.
+
+    Raises:
+        ConfigError: a simulated GPU is asked for, and the backend is another one than triton.
+    """
+    if not config.device.startswith("sm_"):
+        return contextlib.nullcontext()
+    if config.backend != "triton":
+        raise ConfigError(f"device={config.device!r} simulates backend='triton'; expected that, not {config.backend!r}")
+    return simulator.device(config.device)
 
 
 def set_numerics(config: Config) -> None:

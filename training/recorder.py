@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.checkpoint import Progress
-from training.config import Config
-from training.display import Display
-from training.evaluation import Evaluation
-from training.measurement import StepTimes
-from training.records import MetricsWriter, Row
-from training.tracking import Tracker
+from tidepool.records import MetricsWriter, Row
+from tidepool.training.checkpoint import Progress
+from tidepool.training.config import Config
+from tidepool.training.display import Display
+from tidepool.training.evaluation import Evaluation
+from tidepool.training.measurement import StepTimes
+from tidepool.training.tracking import Tracker
 
 EVERY_STEP_UNTIL = 100
 
@@ -96,7 +96,7 @@ class Recorder:
         return {"window": [list(entry) for entry in self._window], "times": self.times.as_record()}
 
     def restore(self, record: dict[str, Any]) -> None:
-        """Go on from `as_record`'s result."""
+        """Resume from `as_record`'s result."""
         self._window = [(loss, correct, samples) for loss, correct, samples in record["window"]]
         self.times.restore(record["times"])
 

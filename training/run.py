@@ -13,26 +13,26 @@ from typing import Any
 import torch
 from torch import nn
 
-import kernels
-from data import LabelledData, load_data
-from data.augmentation import normalise
-from data.batches import num_batches
-from models import available_models, build_model, input_kind, model_options
-from training import media
-from training.checkpoint import Progress, Trainee, restore, save_checkpoint
-from training.config import Config, ConfigError
-from training.environment import environment_record
-from training.evaluation import Evaluation
-from training.loop import Job, fit, save
-from training.measurement import StepTimes, peak_memory_bytes
-from training.optimization import make_optimizer, make_schedule
-from training.precision import choose_device, make_scaler, set_numerics
-from training.recorder import Diverged, Recorder
-from training.records import keep_rows, write_json
-from training.run_folder import LAST_CHECKPOINT, RunFolder, run_dir_of
-from training.start import Start, find_start
-from training.stopping import Interrupted, StopRequest
-from training.tracking import Tracker, check_available, start_tracker, tracking_mode
+from tidepool import kernels
+from tidepool.data import LabelledData, load_data
+from tidepool.data.augmentation import normalise
+from tidepool.data.batches import num_batches
+from tidepool.models import build_model, input_kind
+from tidepool.records import keep_rows, write_json
+from tidepool.training import media
+from tidepool.training.checkpoint import Progress, Trainee, restore, save_checkpoint
+from tidepool.training.config import Config, ConfigError
+from tidepool.training.environment import environment_record
+from tidepool.training.evaluation import Evaluation
+from tidepool.training.loop import Job, fit, save
+from tidepool.training.measurement import StepTimes, peak_memory_bytes
+from tidepool.training.optimization import make_optimizer, make_schedule
+from tidepool.training.precision import choose_device, make_scaler, set_numerics, simulating
+from tidepool.training.recorder import Diverged, Recorder
+from tidepool.training.run_folder import LAST_CHECKPOINT, RunFolder, run_dir_of
+from tidepool.training.start import Start, find_start
+from tidepool.training.stopping import Interrupted, StopRequest
+from tidepool.training.tracking import Tracker, check_available, start_tracker, tracking_mode
 
 EXIT_FINISHED, EXIT_FAILED, EXIT_DIVERGED = 0, 1, 3
 UNENDED = "did not end: it is still running, or was killed"
@@ -56,6 +56,11 @@ def train(config: Config, announce: Callable[[str], None]) -> Outcome:
         Exception: whatever ended the training; summary.json then says status "failed" and why.
     """
     config.validate()
+    with simulating(config):
+        return _train(config, announce)
+
+
+def _train(config: Config, announce: Callable[[str], None]) -> Outcome:
     device, mode = check_machine(config), tracking_mode(config)
     with RunFolder(run_dir_of(config)) as folder:
         start = find_start(folder, config)
@@ -74,13 +79,12 @@ def train(config: Config, announce: Callable[[str], None]) -> Outcome:
 
 
 def check_machine(config: Config) -> torch.device:
-    """The device to train on, after checking that model and backend exist here. Raises ConfigError."""
-    if config.model not in available_models():
-        raise ConfigError(f"model={config.model!r}; expected one of: {', '.join(available_models())}")
+    """The device to train on, after checking that the backend runs here. Raises ConfigError."""
     device = choose_device(config)
-    if config.backend == "triton" and device.type == "cpu" and not kernels.INTERPRETED:
+    if config.backend == "triton" and kernels.kernel_mode("triton", device) == "compiled" and device.type == "cpu":
         raise ConfigError(
-            "backend='triton' with device='cpu' beside a GPU; set TRITON_INTERPRET=1 to interpret the kernels"
+            f"backend='triton' with device='cpu' needs Triton's interpreter, and TRITON_INTERPRET="
+            f"{os.environ.get('TRITON_INTERPRET')} turns it off: unset it"
         )
     return device
 
@@ -89,22 +93,14 @@ def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
     """Load the data and build what trains on it; weights depend on the seed alone, not on device or backend.
 
     Raises:
-        DataError, ConfigError: the data cannot be used, or not by this network, or it has no such option.
+        DataError, ConfigError: the data cannot be used, or not by this network, or an option is out of range.
     """
-    options, known = config.network_options(), model_options(config.model)
-    for name, value in options.items():
-        if name not in known:
-            has = ", ".join(known) or "none"
-            where = f"{name}={value!r}" if config.model_options is None else f"model_options={config.model_options!r}"
-            raise ConfigError(f"{where}; {config.model} has no {name!r}; it has: {has}")
     data = load_data(
         config.data,
         data_dir=config.data_dir,
         kind=input_kind(config.model),
-        image_size=config.image_size,
-        held_out_speaker=config.held_out_speaker,
-        shuffle_frames=config.shuffle_frames,
         device=device,
+        **config.data_options(),
     )
     torch.manual_seed(config.seed)
     try:
@@ -114,7 +110,7 @@ def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
             in_channels=data.in_channels,
             image_size=data.input_size,
             backend=config.backend,
-            **options,
+            **config.network_options(),
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -154,8 +150,8 @@ def begin_progress(job: Job, start: Start) -> Progress:
 
 
 def write_opening_records(job: Job, start: Start, progress: Progress) -> dict[str, Any]:
-    """Checkpoint, rows, environment.json and config.json to go on from, in this order, so that a kill in between
-    leaves a folder that still says how to go on. Returns the environment.
+    """Checkpoint, rows, environment.json and config.json to resume from, in this order, so that a kill in between
+    leaves a folder that still says how to resume. Returns the environment.
     """
     if start.checkpoint is None:
         for stale in ("checkpoints", "media"):  # of a run that was killed before it saved anything of use
@@ -250,7 +246,7 @@ def what_convolves(job: Job) -> tuple[str, str]:
     """
     if not media.has_convolution(job.trainee.model):
         return "none", "compiled"
-    return kernels.conv_library(job.config.backend, job.device), kernels.kernel_mode(job.config.backend)
+    return kernels.conv_library(job.config.backend, job.device), kernels.kernel_mode(job.config.backend, job.device)
 
 
 def write_media(job: Job, result: Evaluation, tracker: Tracker) -> None:
@@ -267,10 +263,10 @@ def write_media(job: Job, result: Evaluation, tracker: Tracker) -> None:
         "filters": media.filter_tiles(layer.weight),  # type: ignore[arg-type]
         "feature_maps": media.feature_tiles(job.trainee.model, layer, sample),
     }
-    for name, pictures in tiles.items():
-        if pictures is None:
+    for name, images in tiles.items():
+        if images is None:
             continue
-        media.write_grid(folder / f"{name}.png", pictures)
+        media.write_grid(folder / f"{name}.png", images)
         tracker.image(name, folder / f"{name}.png", step)
 
 

@@ -1,4 +1,4 @@
-"""The folder of one run: who may use it, and whether there is something in it to go on with.
+"""The folder of one run: who may use it, and whether there is something in it to resume.
 
 .lock           held (flock) by the process that works here
 config.json     the settings the run was started with
@@ -6,7 +6,7 @@ environment.json
 metrics.jsonl   one row a step or evaluation
 summary.json    from the first step on; status "interrupted" until the run ends in another way
 checkpoints/    last.pt and best.pt
-media/          pictures and tables
+media/          images and tables
 wandb/          Weights & Biases' own files
 """
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from training.config import Config
-from training.records import read_json
+from tidepool.records import RecordError, is_temporary, read_json
+from tidepool.training.config import Config
 
 OWN_NAMES = frozenset(
     {".lock", "config.json", "environment.json", "metrics.jsonl", "summary.json", "checkpoints", "media", "wandb"}
@@ -79,8 +79,10 @@ class RunFolder:
             self._take_lock()
             if not locked_before and (self.path / "config.json").exists():
                 raise RunFolderError(f"run_dir {self.path} has been taken by another process meanwhile; give another")
-            for sub in ("checkpoints", "media"):
+            for sub in (".", "checkpoints", "media"):
                 (self.path / sub).mkdir(exist_ok=True)
+                for left in filter(is_temporary, (self.path / sub).iterdir()):  # by a kill while it was written
+                    left.unlink()
         except OSError as error:
             raise RunFolderError(f"run_dir {self.path}: {error.strerror or error}") from error
 
@@ -95,15 +97,17 @@ class RunFolder:
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
             return read_json(self.path / name)
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"{self.path / name} cannot be read as a run's record: {error}") from error
+        except RecordError as error:
+            raise RunFolderError(str(error)) from error
 
     def _refuse_foreign(self) -> None:
         if not self.path.is_dir():
             raise RunFolderError(f"run_dir {self.path} is a file; expected a new folder or that of a run")
         # A log beside the records is what a shell redirection or a scheduler leaves.
         foreign = sorted(
-            entry.name for entry in self.path.iterdir() if entry.name not in OWN_NAMES and entry.suffix != ".log"
+            entry.name
+            for entry in self.path.iterdir()
+            if entry.name not in OWN_NAMES and entry.suffix != ".log" and not is_temporary(entry)
         )
         if foreign:
             raise RunFolderError(

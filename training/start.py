@@ -4,11 +4,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import Progress, read_checkpoint
-from training.config import Config
-from training.recorder import check_measurements, rows_until
-from training.records import Row, read_rows
-from training.run_folder import LAST_CHECKPOINT, RunFolder, RunFolderError, checkpoint_asked_for, run_of_checkpoint
+from tidepool.records import Row, read_rows
+from tidepool.training.checkpoint import Progress, read_checkpoint
+from tidepool.training.config import Config
+from tidepool.training.recorder import check_measurements, rows_until
+from tidepool.training.run_folder import (
+    LAST_CHECKPOINT,
+    RunFolder,
+    RunFolderError,
+    checkpoint_asked_for,
+    run_of_checkpoint,
+)
 
 
 @dataclass(frozen=True)
@@ -16,17 +22,17 @@ class Start:
     """A fresh start, unless one of the fields says otherwise."""
 
     checkpoint: dict[str, Any] | None = None
-    """What to go on from."""
+    """What to resume from."""
     rows: list[Row] = field(default_factory=list)
     """The rows recorded up to the checkpoint."""
     run_id: str | None = None
-    """The run that is gone on with; None begins a new one, which may take up another's checkpoint."""
+    """The run that is resumed; None begins a new one, which may take up another's checkpoint."""
     ended: dict[str, Any] | None = None
     """The summary of a run with nothing left to do."""
 
 
 def find_start(folder: RunFolder, config: Config) -> Start:
-    """Decide between a fresh start, going on, and nothing to do, without changing anything.
+    """Decide between a fresh start, resuming, and nothing to do, without changing anything.
 
     Raises:
         RunFolderError: `resume=never` in a used folder, another run in the folder, other settings than the recorded
@@ -61,7 +67,7 @@ def _at_checkpoint(path: Path, folder: RunFolder, config: Config) -> Start:
         check_measurements(content["measurements"])
         rows = [] if run is None else rows_until(read_rows(run / "metrics.jsonl"), progress)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{where} cannot be gone on with: {error}") from error
+        raise RunFolderError(f"{where} cannot be resumed from: {error}") from error
     in_place = run is not None and _same(run, folder.path)
     return Start(checkpoint=content, rows=rows, run_id=content["progress"]["run_id"] if in_place else None)
 

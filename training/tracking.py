@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from training.config import Config, ConfigError
+from tidepool.training.config import Config, ConfigError
 
 DEFAULT_PROJECT = "tidepool"
 
 
 class Tracker(Protocol):
-    """Where rows, tables, pictures and the summary go besides the run folder."""
+    """Where rows, tables, images and the summary go besides the run folder."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """One row of metrics with its `step`."""
@@ -28,7 +28,7 @@ class Tracker(Protocol):
         """A table under `name`."""
 
     def image(self, name: str, path: Path, step: int) -> None:
-        """The picture in a file, under `name`."""
+        """The image in a file, under `name`."""
 
     def finish(self, summary: Mapping[str, Any], exit_code: int) -> None:
         """Final figures; nothing may follow."""
@@ -72,7 +72,7 @@ def check_available(mode: str) -> None:
 
 
 def start_tracker(config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> Tracker:
-    """The tracker for `mode`. When W&B does not start, one warning is given and the run goes on without it."""
+    """The tracker for `mode`. When W&B does not start, one warning is given and the run continues without it."""
     if mode == "off":
         return NoTracker()
     tracker = WandbTracker()
@@ -88,7 +88,7 @@ class WandbTracker:
         self._wandb: Any = None
 
     def start(self, config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> None:
-        """Open the W&B run `run_id`, or go on with it; `extra_config` is kept beside the settings."""
+        """Open the W&B run `run_id`, or resume it; `extra_config` is kept with the settings."""
 
         def begin() -> None:
             folder = (run_dir / "wandb").resolve()
@@ -135,7 +135,7 @@ class WandbTracker:
             )
 
     def image(self, name: str, path: Path, step: int) -> None:
-        """The picture in a file, under `name`."""
+        """The image in a file, under `name`."""
         if self._run is not None:
             self._guarded(lambda: self._run.log({"step": step, name: self._wandb.Image(str(path))}))
 
@@ -159,7 +159,7 @@ class WandbTracker:
             self._run = None
             reason = " ".join(str(error).split()) or "no reason given"
             print(
-                f"warning: W&B stopped ({type(error).__name__}: {reason}); training goes on, "
+                f"warning: W&B stopped ({type(error).__name__}: {reason}); training continues, "
                 "and the records in the run folder are complete",
                 file=sys.stderr,
             )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report import write_report
-from tests.analysis.run_writer import write_sweep
+from tests.analysis.runs.run_writer import write_sweep
+from tidepool.analysis.report import write_report
 
 
 @pytest.fixture

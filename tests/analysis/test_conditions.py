@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.conditions import backends, condition_title, conditions
-from analysis.records import read_records
-from tests.analysis.run_writer import write_run
+from tests.analysis.runs.run_writer import write_run
+from tidepool.analysis.conditions import backends, condition_title, conditions
+from tidepool.analysis.runs.records import read_records
 
 
 def test_runs_of_other_settings_are_not_pooled(runs: Path) -> None:
@@ -45,6 +45,14 @@ def test_a_field_that_one_run_lacks_divides(runs: Path) -> None:
     write_run(runs / "b", config={"ema": True})
     titles = [condition["settings"] for condition, _ in conditions(read_records([runs]).runs)]
     assert titles == ["ema=none", "ema=true"]
+
+
+def test_a_record_older_than_a_field_is_with_those_that_had_it_at_its_default(runs: Path) -> None:
+    write_run(runs / "older", seed=0)
+    write_run(runs / "newer", seed=1, config={"shuffle_frames": False, "held_out_speaker": None})
+    write_run(runs / "other", seed=2, config={"shuffle_frames": True, "held_out_speaker": None})
+    found = [(condition["settings"], list(group["seed"])) for condition, group in conditions(read_records([runs]).runs)]
+    assert found == [("shuffle_frames=false", [0, 1]), ("shuffle_frames=true", [2])]
 
 
 def test_reference_comes_last_and_seeds_in_numeric_order(runs: Path) -> None:

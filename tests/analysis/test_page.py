@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import page
-from tests.analysis.run_writer import write_media
+from tests.analysis.runs.run_writer import write_media
+from tidepool.analysis import page
 
 HOSTILE = "<script>alert('x')</script>\"&\0\ud800"
 

@@ -7,15 +7,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from analysis import formatting
-from analysis.readme import check, find_blocks, main, write
-from analysis.recording import record
-from analysis.records import RecordError, read_records
-from analysis.report import main as report_main
-from analysis.tables import all_tables
-from tests.analysis.run_writer import write_json, write_run, write_sweep
+from tests.analysis.runs.run_writer import write_json, write_run, write_sweep
+from tidepool.analysis.readme import check, find_blocks, main, write
+from tidepool.analysis.report import main as report_main
+from tidepool.analysis.runs.networks import networks_table
+from tidepool.analysis.runs.recording import record
+from tidepool.analysis.runs.records import read_records
+from tidepool.analysis.runs.tables import all_tables, recorded_tables
+from tidepool.analysis.runs.views import shown
+from tidepool.analysis.text import markdown
+from tidepool.records.recorded_sweep import read_recorded_sweep
 
 COMMAND = "python bench.py --suite smoke"
 ENVIRONMENT = {
@@ -153,16 +157,16 @@ def test_a_reports_tables_are_shown_as_in_the_report(sweep: Path, name: str) -> 
     write_run(sweep / "n", seed=7, accuracy=math.nan)
     write_run(sweep / "u", seed=8, status=None)
     record(sweep, Path("results/quickstart"))
-    readme = with_block(Path("README.md"), f"quickstart/{name}.csv")
+    readme = with_block(Path("README.md"), f"quickstart/{name}")
     write(readme)
-    expected = formatting.markdown(all_tables(read_records([sweep]))[name], name)
-    assert "\n".join(block_of(readme)).startswith(expected + "\n[results/quickstart/")
+    expected = markdown(shown(name, all_tables(read_records([sweep]))[name]))
+    assert "\n".join(block_of(readme)).startswith(expected + "\n[results/quickstart](results/quickstart): ")
 
 
 def test_a_reports_headings_and_columns_can_both_be_named(sweep: Path) -> None:
     record(sweep, Path("results/quickstart"))
     columns = "backend,mean_percent,difference_to_cudnn_points,tost_p_value,test_accuracy_mean_percent"
-    readme = with_block(Path("README.md"), f"quickstart/accuracy.csv columns={columns}")
+    readme = with_block(Path("README.md"), f"quickstart/accuracy columns={columns}")
     write(readme)
     heading, _, triton, *_ = block_of(readme)
     assert heading.startswith("| Backend | Mean % | Difference to cudnn, points [95 %] | Tost p value | Test accuracy")
@@ -172,7 +176,7 @@ def test_a_reports_headings_and_columns_can_both_be_named(sweep: Path) -> None:
 
 def test_interpreted_times_are_not_measured(sweep: Path) -> None:
     record(sweep, Path("results/quickstart"))
-    readme = with_block(Path("README.md"), "quickstart/speed.csv columns=backend,step_ms,step_ms_p50_median")
+    readme = with_block(Path("README.md"), "quickstart/speed columns=backend,step_ms,step_ms_p50_median")
     write(readme)
     assert block_of(readme)[2] == "| triton | not measured | – |"
 
@@ -227,6 +231,9 @@ def test_environment_line_tells_what_was_and_was_not_recorded(
         ("speeds/accuracy.csv", "not the accuracy table of a report"),
         ("speeds/words.md", "expected one Markdown table"),
         ("speeds", "results/speeds: no measurements of bench.py in this folder"),
+        ("sweep/winners", "no table 'winners' in the record of a sweep, expected any of accuracy, "),
+        ("sweep/accuracy.csv", "no table 'accuracy.csv' in the record of a sweep"),
+        ("damaged/accuracy", "results/damaged/runs.parquet: missing, though manifest.json names it"),
         ("alone/alone.csv", "results/alone/environment.json: no such file"),
     ],
 )
@@ -242,9 +249,14 @@ def test_a_record_that_cannot_be_shown_is_one_line(
     (folder / "accuracy.csv").write_text(",".join(columns) + "\n" + ",".join("x" for _ in columns) + "\n")
     Path("results/alone").mkdir()
     Path("results/alone/alone.csv").write_text("a\n1\n")
+    Path("sweeps").mkdir()
+    Path("sweeps/s.yaml").write_text("program: train.py\n")
+    record(Path("runs/s"), Path("results/sweep"))
+    record(Path("runs/s"), Path("results/damaged"))
+    Path("results/damaged/runs.parquet").unlink()
     before = with_block(readme, marker).read_text()
     line = complaint(capsys, action)
-    assert line.startswith("analysis.readme: README.md:3: ")
+    assert line.startswith("tidepool readme: README.md:3: ")
     assert expected in line
     assert readme.read_text() == before
 
@@ -271,8 +283,8 @@ def test_markers_without_their_partner_are_one_line(
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("{", "not readable as JSON"),
-        ("[]", "expected an object"),
+        ("{", "cannot be read as JSON"),
+        ("[]", "expected one JSON object, found a list"),
         ('{"schema_version": 2}', "schema_version 2"),
         ('{"schema_version": 1}', "no command, expected the one that rebuilds the table"),
     ],
@@ -298,18 +310,36 @@ def test_an_environment_that_says_too_little_is_one_line(
 def test_bad_arguments_are_one_line(
     readme: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
-    assert complaint(capsys, *arguments).startswith("analysis.readme: ")
+    assert complaint(capsys, *arguments).startswith("tidepool readme: ")
 
 
-def test_record_writes_tables_environment_and_sweep(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_writes_what_every_table_is_derived_from(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(sweep / "d", seed=5, status="diverged", accuracy=math.nan, summary={"exit_reason": "loss | NaN"}, steps=4)
+    write_run(sweep / "u", seed=2**64, status=None, config={"lr": 1, "data_dir": "/home/me/secret/data"})
     assert main(["--record", "runs/quickstart", "--out", "results/quickstart"]) == 0
-    assert capsys.readouterr() == ("6 runs -> results/quickstart\n", "")
+    assert capsys.readouterr() == ("8 runs -> results/quickstart\n", "")
     out = Path("results/quickstart")
-    names = ["accuracy.csv", "agreement.csv", "environment.json", "networks.csv", "runs.csv", "speed.csv", "sweep.json"]
+    names = ["curves.parquet", "environment.json", "manifest.json", "runs.parquet", "sweep.json"]
     assert sorted(path.name for path in out.iterdir()) == names
-    assert (out / "sweep.json").read_bytes() == (sweep / "sweep.json").read_bytes()
-    for name, table in all_tables(read_records([sweep])).items():
-        assert (out / f"{name}.csv").read_text() == table.to_csv(index=False, lineterminator="\n")
+    assert json.loads((out / "sweep.json").read_text()) == json.loads((sweep / "sweep.json").read_text())
+    read = read_records([sweep])
+    for name, table in (all_tables(read) | {"networks": networks_table(read)}).items():
+        assert recorded_tables(out)[name].to_csv(index=False) == table.to_csv(index=False), name
+    rows = read_recorded_sweep(out).runs
+    assert [row["config/lr"] for row in rows if row["seed"] == 2**64] == [1]
+    assert [row["config/data_dir"] for row in rows if row["seed"] == 2**64] == ["…/data"]
+
+
+def test_curves_keep_every_measured_value_and_tell_nan_from_not_measured(sweep: Path) -> None:
+    with (sweep / "t000" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"schema_version": 1, "step": 61, "epoch": 3.1, "train/loss": "NaN"}) + "\n")
+    record(sweep, Path("results/quickstart"))
+    there, back = read_records([sweep]).metrics, read_records(["results/quickstart"]).metrics
+    keys = ["run", "step", "metric"]
+    pd.testing.assert_frame_equal(
+        there.sort_values(keys, ignore_index=True), back.sort_values(keys, ignore_index=True), check_exact=True
+    )
+    assert back.loc[back["step"] == 61, "metric"].tolist() == ["train/loss"]
 
 
 def test_recorded_environment_merges_the_runs_and_names_no_machine(sweep: Path) -> None:
@@ -327,7 +357,7 @@ def test_recorded_environment_merges_the_runs_and_names_no_machine(sweep: Path) 
     assert environment["precision_conv_tf32"] is False
     assert environment["command"] == (
         "python sweep.py sweeps/digits.yaml && "
-        "python -m analysis.readme --record runs/quickstart --out results/quickstart"
+        "python -m tidepool.analysis.readme --record runs/quickstart --out results/quickstart"
     )
 
 
@@ -341,12 +371,13 @@ def test_records_are_the_same_from_wherever_the_runs_lie(
     monkeypatch.chdir(tmp_path / "project")
     record(Path("../runs/quickstart"), Path("results/far"))
     record(sweep, Path("results/absolute"))
-    for name in ("accuracy.csv", "runs.csv", "speed.csv", "agreement.csv", "sweep.json"):
-        near = (tmp_path / "results" / "near" / name).read_text()
-        assert str(tmp_path) not in near
-        assert Path("results/far", name).read_text() == near
-        assert Path("results/absolute", name).read_text() == near
-    assert "…/a.bin: damaged, 1/2" in Path("results/far/runs.csv").read_text()
+    for name in ("runs.parquet", "curves.parquet", "sweep.json"):
+        near = (tmp_path / "results" / "near" / name).read_bytes()
+        assert Path("results/far", name).read_bytes() == near
+        assert Path("results/absolute", name).read_bytes() == near
+    text = repr(read_recorded_sweep(Path("results/far")))
+    assert str(tmp_path) not in text
+    assert "'…/a.bin: damaged, 1/2'" in text
 
 
 def test_record_says_when_changes_were_uncommitted(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -388,12 +419,31 @@ def test_record_over_a_file_is_one_line(sweep: Path, capsys: pytest.CaptureFixtu
     assert "results/a: cannot be written" in complaint(capsys, "--record", "runs/quickstart", "--out", "results/a")
 
 
-def test_a_report_passes_over_recorded_tables(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_holds_every_recorded_sweep_to_its_manifest(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record(sweep, Path("results/quickstart"))
-    both = read_records(["runs", "results"])
+    with_block(Path("README.md"), "quickstart/networks")
+    assert main(["--write"]) == 0
+    with_block(Path("results/README.md"), "quickstart/accuracy columns=backend")
+    assert main(["--write"]) == 0
+    assert "[quickstart](quickstart): commit" in Path("results/README.md").read_text()
+    assert main(["--check"]) == 0
+    capsys.readouterr()
+    Path("README.md").write_text("# No block\n")
+    Path("results/README.md").unlink()
+    Path("results/quickstart/sweep.json").write_text("{}")
+    assert main(["--check"]) == 1
+    assert capsys.readouterr().out == (
+        "results/quickstart/sweep.json: not as it was recorded, its SHA-256 differs from that in manifest.json\n"
+    )
+
+
+def test_a_report_shows_recorded_sweeps_and_counts_a_run_once(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(sweep, Path("results/quickstart"))
+    both = read_records(["results", "runs"])
     assert len(both.runs) == 6
     assert both.warnings == ()
-    assert report_main(["results", "--out", "report"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    with pytest.raises(RecordError, match="no run records found under results"):
-        read_records(["results"])
+    assert len(both.metrics) == len(read_records(["runs"]).metrics)
+    assert report_main(["results", "--out", "report"]) == 0
+    assert capsys.readouterr().out == "6 runs -> report/report.html\n"
+    assert main(["--record", "results", "--out", "results/again"]) == 2
+    assert Path("report/tables/accuracy.csv").read_text() == all_tables(both)["accuracy"].to_csv(index=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics import (
+from tidepool.analysis.statistics import (
     describe,
     mean_interval,
     median_ratio,

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarking.budget import Budget
-from benchmarking.ceilings import Ceilings
-from benchmarking.jobs import Job, job_from_text
-from benchmarking.session import DeviceLostError
-from benchmarking.supervisor import STOPPED
-from benchmarking.worker import EXIT_LOST, run_job
-from kernels.timing import Arguments
+from tidepool.benchmarking.budget import Budget
+from tidepool.benchmarking.ceilings import Ceilings
+from tidepool.benchmarking.jobs import Job, job_from_text
+from tidepool.benchmarking.session import DeviceLostError
+from tidepool.benchmarking.supervisor import STOPPED
+from tidepool.benchmarking.worker import EXIT_LOST, run_job
+from tidepool.kernels.runtime.timing import Arguments
 
 CPU = torch.device("cpu")
 CEILINGS = Ceilings(copy_bytes_per_s=4e12, matmul_tflops=700.0, bf16_matmul_tflops=700.0)

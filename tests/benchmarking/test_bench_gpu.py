@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kernels import INTERPRETED
+from tests.kernels.exact import DEVICE
 
 HOME = Path(__file__).resolve().parents[2]
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(INTERPRETED, reason="no NVIDIA GPU here: kernels run in Triton's interpreter"),
+    pytest.mark.skipif(DEVICE != "cuda", reason="no NVIDIA GPU here"),
 ]
 
 

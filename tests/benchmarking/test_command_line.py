@@ -1,14 +1,13 @@
 """bench.py's flags: what they mean, and one line for what cannot be used."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-import bench
-from benchmarking.command_line import UsageError, parse_options
-from benchmarking.opponents import BACKEND_NAMES
-from kernels import INTERPRETED
+from tests.kernels.exact import INTERPRETED
+from tidepool.benchmarking.command_line import UsageError, parse_options
+from tidepool.benchmarking.opponents import BACKEND_NAMES
+from tidepool.benchmarking.program import main
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -49,7 +48,7 @@ def test_what_sweep_py_passes_is_accepted(tmp_path: Path) -> None:
         (["--budget_s=nan"], "argument --budget_s: 'nan'; expected a number of seconds above 0"),
         (["--processes=0"], "argument --processes: '0'; expected a whole number from 1"),
         (["--cuda_graph=yes"], "argument --cuda_graph: 'yes'; expected True or False"),
-        (["--predict", "--visit"], "--predict and --visit: give one or the other"),
+        (["--predict", "--visit"], "--predict, --counters and --visit: give one of them"),
         (["--predict", "--predict_on=H900"], "unknown device 'H900'; expected some of: H200,"),
         (["--suite=models", "--passes=forward"], "--passes: networks are timed in whole steps, expected train"),
         (["--visit", "--suite=models"], "--visit goes through blocks and models by itself"),
@@ -67,11 +66,9 @@ def test_bad_flags_are_one_line(flags: list[str], said: str, monkeypatch: pytest
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="there is a GPU, and timing would begin")
-def test_timing_without_a_gpu_is_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["bench.py", f"--out={tmp_path / 'out'}"])
-    assert bench.main() == 2
+def test_timing_without_a_gpu_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"--out={tmp_path / 'out'}"], prog="bench.py") == 2
     told = capsys.readouterr()
-    assert told.err == "bench.py: timing needs an NVIDIA GPU, and none was found; --predict alone works without one\n"
+    needs = "timing needs an NVIDIA GPU, and none was found; --predict and --counters work without one"
+    assert told.err == f"bench.py: {needs}\n"
     assert not (tmp_path / "out").exists()

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarking import correctness
-from benchmarking.cases import LayerCase
-from benchmarking.correctness import NotJudgedError, Question, ask
-from benchmarking.opponents import backends, build_layer
-from kernels.pooling import MaxPool
-from kernels.reference import conv_relu_pool_reference
 from tests.benchmarking.fake_device import CPU
+from tidepool.benchmarking import correctness
+from tidepool.benchmarking.cases import LayerCase
+from tidepool.benchmarking.correctness import NotJudgedError, Question, ask
+from tidepool.benchmarking.opponents import backends, build_layer
+from tidepool.kernels.layer.pooling import MaxPool
+from tidepool.kernels.oracle.reference import conv_act_pool_reference
 
 CASE = LayerCase("pool", "test", "a test", (6, 3, 9, 7), (4, 3, 3, 3), {"padding": 1})
 (EAGER,) = backends(["cudnn"])
@@ -29,7 +29,7 @@ def some_samples(monkeypatch: pytest.MonkeyPatch) -> Question:
 
 
 def _eager(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return conv_relu_pool_reference(x, weight, bias, padding=1)
+    return conv_act_pool_reference(x, weight, bias, padding=1)
 
 
 @pytest.mark.parametrize("tf32", [False, True])
@@ -58,7 +58,7 @@ def test_a_nan_in_a_sample_beside_them_is_found(some_samples: Question) -> None:
         y = _eager(x, weight, bias)
         return torch.cat([y[:1], y[1:2] * torch.nan, y[2:]])
 
-    assert "y: not finite in a sample beside those compared" in str(some_samples.check(wrong, channels_last=False))
+    assert "y: not finite in a sample besides those compared" in str(some_samples.check(wrong, channels_last=False))
 
 
 def test_a_gradient_that_leaks_into_another_sample_is_found(some_samples: Question) -> None:

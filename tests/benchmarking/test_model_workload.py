@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarking.cases import ModelCase
-from benchmarking.model_workload import ModelWorkload
-from benchmarking.opponents import UnsupportedError, backends
 from tests.benchmarking.fake_device import CPU
+from tidepool.benchmarking.cases import ModelCase
+from tidepool.benchmarking.model_workload import ModelWorkload
+from tidepool.benchmarking.opponents import UnsupportedError, backends
 
 NETWORK = ModelCase("tiny_network", "tiny", "a test", "convnet", 4, 1, (8, 8), 10, {"width": 4, "depth": 1})
 EAGER, LAST = backends(["cudnn", "cudnn_channels_last"])
@@ -31,7 +31,7 @@ def test_eager_pytorch_is_right_in_both_layouts_and_after_steps(workload: ModelW
 
 
 def test_memory_held_is_counted(workload: ModelWorkload) -> None:
-    """4 pictures of 8x8; 3x3 convolutions 1-4, 4-8, 8-16 without bias, norms, a head of 16-10: weights three times."""
+    """4 images of 8x8; 3x3 convolutions 1-4, 4-8, 8-16 without bias, norms, a head of 16-10: weights three times."""
     parameters = 9 * 4 + 9 * 32 + 9 * 128 + 2 * (4 + 8 + 16) + 16 * 10 + 10
     assert workload.inputs_bytes() == 4 * 4 * 64 + 3 * 4 * parameters
 

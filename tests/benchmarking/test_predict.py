@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarking.command_line import parse_options
-from benchmarking.predict import named_device, predict, predictions_table
-from benchmarking.program import run
-from benchmarking.suites import BLOCKS, chosen
+from tidepool.benchmarking.command_line import parse_options
+from tidepool.benchmarking.predict import named_device, predict, predictions_table
+from tidepool.benchmarking.program import run
+from tidepool.benchmarking.suites import BLOCKS, chosen
 
 
 @pytest.mark.parametrize("name", ["vgg16_1_b64", "vgg16_2_b64", "vgg16_3_b64"])

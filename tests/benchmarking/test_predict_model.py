@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarking.cases import ModelCase
-from benchmarking.command_line import parse_options
-from benchmarking.predict import named_device, predictions_table
-from benchmarking.predict_model import predict_model
-from benchmarking.program import run
-from benchmarking.suites import suite
+from tidepool.benchmarking.cases import ModelCase
+from tidepool.benchmarking.command_line import parse_options
+from tidepool.benchmarking.predict import named_device, predictions_table
+from tidepool.benchmarking.predict_model import predict_model
+from tidepool.benchmarking.program import run
+from tidepool.benchmarking.suites import suite
 
 
 def test_lenet_by_hand() -> None:
@@ -25,7 +25,7 @@ def test_lenet_by_hand() -> None:
 
 
 def test_every_network_is_predicted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarking.machine.commit_and_dirty", lambda: ("0" * 40, False))
+    monkeypatch.setattr("tidepool.benchmarking.machine.commit_and_dirty", lambda: ("0" * 40, False))
     lines: list[str] = []
     run(parse_options(["--predict", "--suite=models", f"--out={tmp_path}", "--predict_on=H200"]), lines.append)
     rows, damaged = predictions_table(tmp_path).read()

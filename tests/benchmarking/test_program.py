@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarking import comparison, correctness, suites, tuning, workload
-from benchmarking.cases import LayerCase, ModelCase
-from benchmarking.command_line import parse_options
-from benchmarking.jobs import Job
-from benchmarking.opponents import Backend
-from benchmarking.program import run
-from benchmarking.records import Table, timings
-from benchmarking.state import State
-from benchmarking.supervisor import STOPPED
-from benchmarking.workload import LayerWorkload
-from kernels.tune import Outcome
 from tests.benchmarking.fake_device import CPU, FakeTimer, InProcess
+from tidepool.benchmarking import comparison, correctness, suites, tuning, workload
+from tidepool.benchmarking.cases import LayerCase, ModelCase
+from tidepool.benchmarking.command_line import parse_options
+from tidepool.benchmarking.jobs import Job
+from tidepool.benchmarking.opponents import Backend
+from tidepool.benchmarking.program import run
+from tidepool.benchmarking.records import timings
+from tidepool.benchmarking.state import State
+from tidepool.benchmarking.supervisor import STOPPED
+from tidepool.benchmarking.workload import LayerWorkload
+from tidepool.kernels.tune.tuner import Outcome
+from tidepool.records import Table
 
 POOL = LayerCase("tiny_pool", "tiny", "a test", (2, 3, 6, 5), (4, 3, 3, 3), {"padding": 1})
 LINE = LayerCase("tiny_line", "tiny", "a test", (2, 2, 9), (3, 2, 3), {"pool": None}, input_gradient=False)

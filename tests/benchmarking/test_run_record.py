@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from benchmarking import suites
-from benchmarking.cases import LayerCase
-from benchmarking.command_line import UsageError, parse_options
-from benchmarking.program import run
-from benchmarking.run_record import FolderLock
-from sweeping.records import metric_value
 from tests.benchmarking.fake_device import CPU, FakeTimer, InProcess
+from tidepool.benchmarking import suites
+from tidepool.benchmarking.cases import LayerCase
+from tidepool.benchmarking.command_line import UsageError, parse_options
+from tidepool.benchmarking.program import run
+from tidepool.benchmarking.run_record import FolderLock
+from tidepool.sweeping.records import metric_value
 
 HOME = Path(__file__).resolve().parents[2]
 LINE = LayerCase("tiny_line", "tiny", "a test", (2, 2, 9), (3, 2, 3), {"pool": None}, input_gradient=False)

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarking.cases import CaseError, LayerCase
-from benchmarking.records import RecordFileError, write_cases
-from benchmarking.suites import BLOCKS, MODELS, SMOKE, chosen, suite
-from benchmarking.workload import PASSES, layer_bounds
-from kernels.roofline import DEVICES
+from tidepool.benchmarking.cases import CaseError, LayerCase
+from tidepool.benchmarking.records import write_cases
+from tidepool.benchmarking.suites import BLOCKS, MODELS, SMOKE, chosen, suite
+from tidepool.benchmarking.workload import PASSES, layer_bounds
+from tidepool.kernels.auto.roofline import DEVICES
+from tidepool.records import RecordError
 
 RECORDED = Path(__file__).resolve().parents[2] / "results" / "kernel_speed"
 
@@ -29,7 +30,7 @@ def test_every_layer_is_one_the_op_takes() -> None:
             assert bounds.roofline_ms, case.name
 
 
-def test_every_network_can_be_built_for_its_pictures() -> None:
+def test_every_network_can_be_built_for_its_images() -> None:
     for case in MODELS:
         with torch.device("meta"):
             model = case.network("cudnn")
@@ -75,7 +76,7 @@ def test_a_case_of_other_sizes_does_not_enter_a_recorded_list(tmp_path: Path) ->
     before = (tmp_path / "cases.csv").read_bytes()
     write_cases(tmp_path, "smoke", SMOKE)
     assert (tmp_path / "cases.csv").read_bytes() == before
-    with pytest.raises(RecordFileError, match="write into another folder"):
+    with pytest.raises(RecordError, match="write into another folder"):
         write_cases(tmp_path, "smoke", [SMOKE[0].at_batch(3)])
 
 

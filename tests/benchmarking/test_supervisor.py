@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarking import supervisor
-from benchmarking.budget import Budget
-from benchmarking.comparison import Comparison
-from benchmarking.jobs import Job
-from benchmarking.opponents import backends
-from benchmarking.records import checks
-from benchmarking.suites import SMOKE
-from benchmarking.supervisor import STOPPED, WorkerError, run_checks, run_once, spawn_worker
 from tests.benchmarking.fake_device import CPU, InProcess
+from tidepool.benchmarking import supervisor
+from tidepool.benchmarking.budget import Budget
+from tidepool.benchmarking.comparison import Comparison
+from tidepool.benchmarking.jobs import Job
+from tidepool.benchmarking.opponents import backends
+from tidepool.benchmarking.records import checks
+from tidepool.benchmarking.suites import SMOKE
+from tidepool.benchmarking.supervisor import STOPPED, WorkerError, run_checks, run_once, spawn_worker
 
-HOME = Path(__file__).resolve().parents[2]
 COMPARISON = Comparison(Path("out"), "smoke", (), (), "bf16", ("train",))
 
 
@@ -88,18 +87,18 @@ def test_a_signal_ends_checks_that_run_side_by_side(tmp_path: Path) -> None:
     (tmp_path / "started").mkdir()
     code = (
         "import signal, sys\n"
-        "import kernels\n"
+        "import tidepool.kernels\n"
         "from pathlib import Path\n"
-        "from benchmarking import supervisor\n"
-        "from benchmarking.comparison import Comparison\n"
-        "from benchmarking.jobs import Job\n"
+        "from tidepool.benchmarking import supervisor\n"
+        "from tidepool.benchmarking.comparison import Comparison\n"
+        "from tidepool.benchmarking.jobs import Job\n"
         "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))\n"
         "sleep = 'import os, pathlib, time; pathlib.Path(\"started\", str(os.getpid())).touch(); time.sleep(60)'\n"
         "supervisor.WORKER = ('-c', sleep)\n"
         "job = Job('check', Comparison(Path('out'), 'smoke', (), (), 'bf16', ('train',)), 60.0)\n"
         "supervisor._side_by_side(supervisor.spawn_worker, [job] * 4)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HOME)})
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
     deadline = time.monotonic() + 90
     while len(children := list((tmp_path / "started").iterdir())) < 4 and time.monotonic() < deadline:
         time.sleep(0.1)

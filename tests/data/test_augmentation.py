@@ -1,4 +1,4 @@
-"""Flips and shifts against a loop over single pictures; normalisation against its formula."""
+"""Flips and shifts against a loop over single images; normalisation against its formula."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data.augmentation import NO_AUGMENTATION, Augmentation, augment, normalise
+from tidepool.data.augmentation import NO_AUGMENTATION, Augmentation, augment, normalise
 
 
-def _pictures(num: int = 40, channels: int = 3, height: int = 6, width: int = 9) -> torch.Tensor:
+def _images(num: int = 40, channels: int = 3, height: int = 6, width: int = 9) -> torch.Tensor:
     shape = (num, channels, height, width)
     return torch.randint(1, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -21,7 +21,7 @@ def _augment(images: torch.Tensor, seed: int = 1, **settings: Any) -> torch.Tens
 
 
 def _all_variants(image: torch.Tensor, translate: int) -> torch.Tensor:
-    """Every mirrored and shifted version of one (C, H, W) picture: padded, then cropped at every place."""
+    """Every mirrored and shifted version of one (C, H, W) image: padded, then cropped at every place."""
     variants: list[torch.Tensor] = []
     for mirrored in (image, image.flip(-1)):
         padded = F.pad(mirrored[None].float(), [translate] * 4, mode="reflect")[0].to(torch.uint8)
@@ -34,19 +34,19 @@ def _all_variants(image: torch.Tensor, translate: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("translate", [1, 2, 4])
-def test_each_picture_is_one_of_its_padded_crops(translate: int) -> None:
-    images = _pictures(width=11)  # some widths make a shifted picture its own mirror image
+def test_each_image_is_one_of_its_padded_crops(translate: int) -> None:
+    images = _images(width=11)  # some widths make a shifted image its own mirror image
     moved = _augment(images, translate=translate)
     used = set()
     for before, after in zip(images, moved, strict=True):
         matches = (_all_variants(before, translate) == after).flatten(1).all(1).nonzero()
         assert len(matches) == 1
         used.add(matches.item())
-    assert len(used) > 12  # 40 pictures over 18 variants or more
+    assert len(used) > 12  # 40 images over 18 variants or more
 
 
 def test_all_shifts_and_both_directions_are_equally_likely() -> None:
-    image = _pictures(1, 1, 5, 5)
+    image = _images(1, 1, 5, 5)
     moved = _augment(image.expand(18_000, -1, -1, -1), translate=1)
     variants = _all_variants(image[0], 1)
     counts = torch.stack([(moved == variant).flatten(1).all(1).sum() for variant in variants])
@@ -56,12 +56,12 @@ def test_all_shifts_and_both_directions_are_equally_likely() -> None:
 
 
 def test_nothing_asked_for_changes_nothing() -> None:
-    images = _pictures()
+    images = _images()
     assert torch.equal(_augment(images, flip=False, translate=0), images)
 
 
 def test_flip_alone_mirrors_about_half() -> None:
-    images = _pictures(400)
+    images = _images(400)
     moved = _augment(images, translate=0)
     mirrored = (moved == images.flip(-1)).flatten(1).all(1)
     assert torch.equal(moved[~mirrored], images[~mirrored])
@@ -69,7 +69,7 @@ def test_flip_alone_mirrors_about_half() -> None:
 
 
 def test_vertical_shifts_do_not_depend_on_flip() -> None:
-    images = _pictures()
+    images = _images()
 
     def shifts(moved: torch.Tensor) -> list[int]:
         matches = [
@@ -82,15 +82,15 @@ def test_vertical_shifts_do_not_depend_on_flip() -> None:
 
 
 def test_the_generator_alone_decides() -> None:
-    images = _pictures()
+    images = _images()
     first = _augment(images)
     torch.manual_seed(5)
     assert torch.equal(_augment(images), first)
     assert not torch.equal(_augment(images, seed=2), first)
 
 
-def test_the_pictures_given_are_left_as_they_were() -> None:
-    images = _pictures()
+def test_the_images_given_are_left_as_they_were() -> None:
+    images = _images()
     before = images.clone()
     _augment(images)
     assert torch.equal(images, before)
@@ -99,7 +99,7 @@ def test_the_pictures_given_are_left_as_they_were() -> None:
 @pytest.mark.parametrize("translate", [-1, 6])
 def test_shift_out_of_range(translate: int) -> None:
     with pytest.raises(ValueError, match=rf"^shift={translate}; expected 0\.\.5 positions in a dimension of 6$"):
-        _augment(_pictures(), translate=translate)
+        _augment(_images(), translate=translate)
 
 
 def test_clips_are_shifted_all_frames_alike() -> None:
@@ -136,7 +136,7 @@ def test_a_policy_without_shifts_changes_nothing() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_normalise_is_its_formula(dtype: torch.dtype) -> None:
-    images = _pictures()
+    images = _images()
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.25, 0.2, 0.1])
     result = normalise(images, mean, std, dtype)
     expected = (images.double() / 255 - mean.double()[:, None, None]) / std.double()[:, None, None]
@@ -148,7 +148,7 @@ def test_normalise_is_its_formula(dtype: torch.dtype) -> None:
 
 
 def test_normalised_training_images_have_mean_0_and_variance_1() -> None:
-    from data import load_data
+    from tidepool.data import load_data
 
     digits = load_data("digits")
     x = normalise(digits.train.inputs, digits.mean, digits.std, torch.float64)
@@ -157,6 +157,6 @@ def test_normalised_training_images_have_mean_0_and_variance_1() -> None:
 
 
 def test_normalise_keeps_channels_last() -> None:
-    images = _pictures().contiguous(memory_format=torch.channels_last)
+    images = _images().contiguous(memory_format=torch.channels_last)
     result = normalise(images, torch.zeros(3), torch.ones(3), torch.float32)
     assert result.is_contiguous(memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from data.batches import AUGMENTATION_STREAM, SHUFFLE_STREAM, epoch_batches, epoch_generator, num_batches
+from tidepool.data.batches import AUGMENTATION_STREAM, SHUFFLE_STREAM, epoch_batches, epoch_generator, num_batches
 
 
 def _order(num: int = 103, size: int = 10, **changes: Any) -> list[list[int]]:

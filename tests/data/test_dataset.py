@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.dataset import ArraySplit, DataError, assemble, channel_statistics
+from tidepool.data.dataset import ArraySplit, DataError, assemble, channel_statistics
 
 
 def _split(num: int, channels: int, height: int = 4, width: int = 3) -> ArraySplit:
@@ -39,7 +39,7 @@ def test_grey_split_beside_a_coloured_one_becomes_coloured() -> None:
 
 
 def test_splits_of_different_sizes_are_refused() -> None:
-    found = r"^pets: train pictures are 4x3 but test pictures are 4x9; expected one size, or --image_size to bring them"
+    found = r"^pets: train images are 4x3 but test images are 4x9; expected one size, or --image_size to bring them"
     with pytest.raises(DataError, match=found):
         assemble("pets", _split(2, 1), _split(2, 1, width=9), ("cat",), "cpu")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import signal
 
-from data.log_mel import LogMel, hz_from_mel, log_mel, mel_filters, mel_from_hz
+from tidepool.data.log_mel import LogMel, hz_from_mel, log_mel, mel_filters, mel_from_hz
 
 
 def _mel(hz: float) -> float:

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data import DataError, load_data
-from tests.data.picture_files import NAMES, features, picture, png, write_parquet_folder, write_shard
+from tests.data.image_files import NAMES, features, image, png, write_parquet_folder, write_shard
+from tidepool.data import DataError, load_data
 
 REAL_CIFAR10 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cifar10"
-PNG = png(picture(0))
+PNG = png(image(0))
 
 
 def _refusal(folder: Path) -> str:
@@ -26,12 +26,12 @@ def _train(folder: Path) -> Path:
     return folder / "train-00000-of-00001.parquet"
 
 
-def test_pictures_labels_and_names_are_read(tmp_path: Path) -> None:
+def test_images_labels_and_names_are_read(tmp_path: Path) -> None:
     pets = load_data(str(write_parquet_folder(tmp_path / "pets")))
     assert pets.name == "pets"
     assert pets.class_names == NAMES
-    assert torch.equal(pets.train.inputs[4], torch.from_numpy(picture(4).transpose(2, 0, 1).copy()))
-    assert torch.equal(pets.test.inputs[2], torch.from_numpy(picture(102).transpose(2, 0, 1).copy()))
+    assert torch.equal(pets.train.inputs[4], torch.from_numpy(image(4).transpose(2, 0, 1).copy()))
+    assert torch.equal(pets.test.inputs[2], torch.from_numpy(image(102).transpose(2, 0, 1).copy()))
     assert pets.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert (pets.in_channels, pets.input_size) == (3, (6, 5))
 
@@ -49,13 +49,13 @@ def test_several_shards_are_joined_in_order(tmp_path: Path) -> None:
         rows = range(2 * shard, 2 * shard + 2)
         write_shard(
             tmp_path / f"train-{shard:05d}-of-00003-c0ffee.parquet",
-            [png(picture(row)) for row in rows],
+            [png(image(row)) for row in rows],
             [row % 3 for row in rows],
             metadata=features(),
         )
     joined = load_data(str(tmp_path)).train
     assert joined.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert torch.equal(joined.inputs, torch.from_numpy(np.stack([picture(row).transpose(2, 0, 1) for row in range(6)])))
+    assert torch.equal(joined.inputs, torch.from_numpy(np.stack([image(row).transpose(2, 0, 1) for row in range(6)])))
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_without_metadata_columns_and_classes_are_inferred(tmp_path: Path) -> No
     assert inferred.test.labels.tolist() == [0, 4]
 
 
-def test_plain_binary_pictures_are_read(tmp_path: Path) -> None:
+def test_plain_binary_images_are_read(tmp_path: Path) -> None:
     for split in ("train", "test"):
         pq.write_table(pa.table({"image": [PNG], "label": [0]}), tmp_path / f"{split}.parquet")
     assert load_data(str(tmp_path)).input_size == (6, 5)
@@ -115,7 +115,7 @@ def test_wrong_columns_say_what_was_found(tmp_path: Path) -> None:
     write_parquet_folder(tmp_path)
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), _train(tmp_path))
     message = _refusal(tmp_path)
-    assert message.startswith(f"{_train(tmp_path)}: expected one column of pictures")
+    assert message.startswith(f"{_train(tmp_path)}: expected one column of images")
     assert message.endswith("found text (string), label (int64)")
     write_shard(_train(tmp_path), [PNG], ["cat"])
     message = _refusal(tmp_path)
@@ -153,19 +153,19 @@ def test_bad_labels_name_the_row_and_the_range(tmp_path: Path, label: int | None
 
 @pytest.mark.parametrize(
     ("content", "found"),
-    [(b"\x89PNG but not really", "picture cannot be decoded"), (None, "holds no bytes")],
+    [(b"\x89PNG but not really", "image cannot be decoded"), (None, "holds no bytes")],
     ids=["damaged", "null"],
 )
-def test_bad_pictures_name_the_file_and_the_row(tmp_path: Path, content: bytes | None, found: str) -> None:
+def test_bad_images_name_the_file_and_the_row(tmp_path: Path, content: bytes | None, found: str) -> None:
     write_parquet_folder(tmp_path)
     write_shard(_train(tmp_path), [PNG, content, PNG], [0, 1, 2], metadata=features())
     assert _refusal(tmp_path).startswith(f"{_train(tmp_path)}, row 1: {found}")
 
 
-def test_a_picture_of_another_size_names_the_file_and_the_row(tmp_path: Path) -> None:
+def test_a_image_of_another_size_names_the_file_and_the_row(tmp_path: Path) -> None:
     write_parquet_folder(tmp_path)
-    write_shard(_train(tmp_path), [PNG, png(picture(1, width=9))], [0, 1], metadata=features())
-    assert _refusal(tmp_path).startswith(f"{_train(tmp_path)}, row 1: picture is 6x9 (height x width); expected 6x5")
+    write_shard(_train(tmp_path), [PNG, png(image(1, width=9))], [0, 1], metadata=features())
+    assert _refusal(tmp_path).startswith(f"{_train(tmp_path)}, row 1: image is 6x9 (height x width); expected 6x5")
 
 
 def test_a_split_without_rows(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Planted faults: one-line mutations of every kernel, and the tests that have to catch each of them."""
+"""Planted faults: small mutations of every kernel, and the tests that have to catch each of them."""

@@ -11,11 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kernels.command_line import OneLineParser
-from tests.faults.harness import HarnessError, Outcome, plant_all
+from tests.faults.harness import ROOT, HarnessError, Outcome, plant_all
 from tests.faults.mutation import Mutation, MutationError
 from tests.faults.mutations import MUTATIONS
-from tests.faults.record import environment, write_csv, write_table
+from tests.faults.record import environment, read_rows, row, write_csv, write_table
+from tidepool.records import OneLineParser
 
 
 def _selected(names: list[str]) -> list[Mutation]:
@@ -27,7 +27,7 @@ def _selected(names: list[str]) -> list[Mutation]:
     return [known[name] for name in names] if names else list(MUTATIONS)
 
 
-def _run(mutations: list[Mutation], workers: int, unfinished: Path | None) -> list[Outcome]:
+def _run(mutations: list[Mutation], workers: int, unfinished: Path | None, commit: str | None) -> list[Outcome]:
     """All outcomes in the list's order, each printed as it comes. Where the run breaks off, those that had come are
     written to `unfinished`."""
     outcomes: dict[str, Outcome] = {}
@@ -39,7 +39,7 @@ def _run(mutations: list[Mutation], workers: int, unfinished: Path | None) -> li
             print(f"[{count}] {outcome.mutation.name}: {told}, {outcome.seconds:.0f} s", flush=True)
     except BaseException:
         if unfinished is not None and outcomes:
-            write_csv(unfinished, list(outcomes.values()))
+            write_csv(unfinished, [row(outcome, commit) for outcome in outcomes.values()])
         raise
     return [outcomes[mutation.name] for mutation in mutations]
 
@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
     files = "mutations.csv, mutations.md and environment.json; unfinished.csv where a run breaks off"
     parser.add_argument("--out", type=Path, help=f"folder for {files}")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these mutations")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="only these; the other rows of --out stay"
+    )
     parser.add_argument("--workers", type=int, default=2, help="child processes at a time (default: 2)")
     parser.add_argument("--list", action="store_true", help="name the mutations and run nothing")
     options = parser.parse_args(arguments)
@@ -59,15 +61,19 @@ def main(arguments: list[str] | None = None) -> int:
         mutations = _selected(options.only)
         if options.list:
             for mutation in mutations:
-                print(f"{mutation.name} ({mutation.path}, {mutation.kind}): {mutation.old} -> {mutation.new}")
+                place = mutation.find(ROOT)
+                print(f"{mutation.name} ({place}, {mutation.kind}): {mutation.searched} -> {mutation.new}")
             return 0
         described = environment(f"python -m tests.faults{' --only ' if options.only else ''}{' '.join(options.only)}")
         if options.out is not None:
             _check_writable(options.out)
         unfinished = None if options.out is None else options.out / "unfinished.csv"
-        outcomes = _run(mutations, options.workers, unfinished)
+        commit = described["commit"]
+        outcomes = _run(mutations, options.workers, unfinished, commit)
         if options.out is not None:
-            write_csv(options.out / "mutations.csv", outcomes)
+            kept = read_rows(options.out / "mutations.csv") if options.only else {}
+            rows = kept | {outcome.mutation.name: row(outcome, commit) for outcome in outcomes}
+            write_csv(options.out / "mutations.csv", [rows[m.name] for m in MUTATIONS if m.name in rows])
             write_table(options.out / "mutations.csv", options.out / "mutations.md")
             (options.out / "environment.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     except (HarnessError, MutationError, OSError) as error:

@@ -1,15 +1,18 @@
-"""The planted faults, kernel by kernel. Each changes a result somewhere, in the interpreter too.
+"""The planted faults, kernel by kernel. Each changes a result somewhere, in the interpreter too; divisions that only
+compiled code gets wrong are noticed by what is compiled.
 
 Not listed, because no test on a CPU could tell: offsets that `keep_in_range` pulls to 0 for pipelined GPU copies, and
 lines whose fault another line makes good (`tl.minimum` under a mask, the running maximum's first value).
 """
 
+from tests.faults.mutations_of_activations import ACTIVATIONS
 from tests.faults.mutations_of_addresses import SAVED, UNMET, WIDE
 from tests.faults.mutations_of_box_kernels import BOX, FEW_CHANNELS, HOPPER
-from tests.faults.mutations_of_kernels import CALL, DEPTHWISE, DGRAD, FORWARD, REDUCE, WGRAD
+from tests.faults.mutations_of_kernels import CALL, DEPTHWISE, DGRAD, FORWARD, REDUCE, SAVED_CODES, WGRAD
+from tests.faults.mutations_of_learned_slopes import SLOPE
 from tests.faults.mutations_of_norms import NORM
 from tests.faults.mutations_of_passes import EPILOGUE
-from tests.faults.mutations_of_shared_functions import DEVICE, WINDOW
+from tests.faults.mutations_of_shared_functions import DEVICE, DIVISION, WINDOW
 from tests.faults.mutations_of_windowed_gradients import WINDOWED_DGRAD, WINDOWED_FUNCTIONS, WINDOWED_WGRAD
 
 WINDOWED = (*WINDOWED_DGRAD, *WINDOWED_WGRAD, *WINDOWED_FUNCTIONS)
@@ -17,12 +20,14 @@ BOXES = (*HOPPER, *FEW_CHANNELS, *BOX)
 MUTATIONS = (
     *CALL,
     *FORWARD,
+    *SAVED_CODES,
     *BOXES,
     *DGRAD,
     *WGRAD,
     *REDUCE,
     *DEPTHWISE,
     *EPILOGUE,
+    *SLOPE,
     *WINDOWED,
     *NORM,
     *WIDE,
@@ -30,6 +35,8 @@ MUTATIONS = (
     *UNMET,
     *WINDOW,
     *DEVICE,
+    *DIVISION,
+    *ACTIVATIONS,
 )
 
 SAMPLE = (
@@ -52,4 +59,5 @@ SAMPLE = (
     "device_masked_load_of_ones",
 )
 """One of each kernel of the convolutions and of both files of shared functions: what the default suite plants. Ones
-that show early; the norm's faults, which have a detector of their own, are left to the whole run."""
+that show early; the norm's and the learned slope's faults, which have detectors of their own, are left to the whole
+run."""

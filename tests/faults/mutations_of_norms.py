@@ -3,146 +3,160 @@
 `test_norm_detector` judges them; their names begin with `norm_`.
 """
 
-from tests.faults.mutation import Mutation
+from tests.faults.mutation import planted
 
-FUNCTIONS_FILE = "norm_functions.py"
-STATISTICS_FILE = "conv_norm_act_statistics.py"
-FORWARD_FILE = "conv_norm_act_forward.py"
-BACKWARD_FILE = "conv_norm_act_backward.py"
-IMAGE_FILE = "image_functions.py"
-GATE_FILE = "squeeze_excite.py"
-GLOBAL_FILE = "global_average_pool.py"
-
-NORM = tuple(
-    Mutation(f"norm_{name}", file, kind, old, new, *function)
-    for name, file, kind, old, new, *function in (
-        ("shift_missing", FUNCTIONS_FILE, "affine", "return (z - mean) * scale + shift", "return (z - mean) * scale"),
-        ("eps_missing", FUNCTIONS_FILE, "affine", "tl.sqrt(variance + EPS)", "tl.sqrt(variance)"),
-        ("weight_undivided", FUNCTIONS_FILE, "affine", "inverse * load_row(weight_ptr", "load_row(weight_ptr"),
-        ("one_channel_too_many", FUNCTIONS_FILE, "bounds", "return k < CHANNELS", "return k <= CHANNELS"),
-        ("residual_subtracted", FUNCTIONS_FILE, "residual", "u += widen(", "u -= widen("),
-        (
-            "padding_counted",
-            FUNCTIONS_FILE,
-            "mask",
-            "tl.sum(mask_p.to(ACC), axis=0)",
-            "tl.sum(mask_p.to(ACC) * 0 + 1, axis=0)",
-        ),
-        ("deviation_from_0", FUNCTIONS_FILE, "statistics", "value - mean[:, None], 0.0", "value, 0.0"),
-        ("parts_means_ignored", FUNCTIONS_FILE, "merge", "within + count * distance * distance", "within"),
-        (
-            "last_part_counts_in_full",
-            FUNCTIONS_FILE,
-            "merge",
-            "tl.minimum(total, last * chunk) - first * chunk",
-            "last * chunk - first * chunk",
-        ),
-        ("parts_unweighted", FUNCTIONS_FILE, "merge", "count * (mean - origin[None, :])", "(mean - origin[None, :])"),
-        ("relu_multiplied", FUNCTIONS_FILE, "NaN", "tl.where(u <= 0, 0.0, grad)", "(grad * (u > 0))"),
-        ("running_variance_biased", STATISTICS_FILE, "running", "squares / (number - 1)", "squares / number"),
-        ("momentum_of_new_lost", STATISTICS_FILE, "running", "new * mean + kept", "mean + kept"),
-        (
-            "momentum_of_old_lost",
-            STATISTICS_FILE,
-            "running",
-            "old * load_row(running_var_ptr",
-            "new * load_row(running_var_ptr",
-        ),
-        ("merged_parts_of_old_size", STATISTICS_FILE, "merge", "return merged, chunk * each", "return merged, chunk"),
-        ("merged_from_wrong_part", STATISTICS_FILE, "merge", "first = merged * each", "first = merged"),
-        (
-            "window_bounds_swapped",
-            FORWARD_FILE,
-            "partial window",
-            "inside(pd, ph, pw, conv_d, conv_h, conv_w, G)",
-            "inside(pd, ph, pw, conv_d, conv_w, conv_h, G)",
-        ),
-        (
-            "residual_strides_swapped",
-            FORWARD_FILE,
-            "stride",
-            "stride_rd, stride_rh, stride_rw, G)",
-            "stride_rd, stride_rw, stride_rh, G)",
-        ),
-        (
-            "shift_of_wrong_row",
-            FORWARD_FILE,
-            "affine",
-            "coefficients_ptr + 3 * G.filters",
-            "coefficients_ptr + G.filters",
-        ),
-        (
-            "pixel_programs_floor",
-            FORWARD_FILE,
-            "grid",
-            "* triton.cdiv(shapes.num_outputs, tile.block_p)",
-            "* (shapes.num_outputs // tile.block_p)",
-        ),
-        (
-            "sign_saved_without_residual_only",
-            FORWARD_FILE,
-            "code",
-            'norm.activation == "relu" and has_residual',
-            'norm.activation == "relu" and not has_residual',
-        ),
-        ("sum_of_last_block", BACKWARD_FILE, "sum", "total += grad", "total = grad"),
-        ("projection_of_1", BACKWARD_FILE, "sum", "projected += grad * distance", "projected += distance"),
-        (
-            "weight_gradient_undivided",
-            BACKWARD_FILE,
-            "sum",
-            "dweight = tl.sum(projected, axis=0) * inverse",
-            "dweight = tl.sum(projected, axis=0)",
-        ),
-        ("sum_for_mean", BACKWARD_FILE, "mean", "dbias / num_pixels", "dbias"),
-        (
-            "projection_added",
-            BACKWARD_FILE,
-            "mean",
-            "grad -= distance * load_row(means_ptr",
-            "grad += distance * load_row(means_ptr",
-        ),
-        (
-            "shares_overlap",
-            BACKWARD_FILE,
-            "bounds",
-            "(offs_p < num_pixels) & (offs_p < start + pixels_per_split)",
-            "(offs_p < num_pixels)",
-        ),
-        ("gradient_unscaled", BACKWARD_FILE, "affine", "round_to(scale * grad", "round_to(grad"),
-        (
-            "slope_forgotten",
-            BACKWARD_FILE,
-            "slope",
-            "        if G.activation != READ.activation:",
-            "        if G.rank == 0:",
-        ),
-        ("mean_undivided", IMAGE_FILE, "mean", "total = total / pixels", "total = total * 1.0"),
-        ("gate_slope_of_sigmoid", IMAGE_FILE, "slope", "total * slope * (1.0 - slope)", "total * slope"),
-        (
-            "image_of_channel_block",
-            IMAGE_FILE,
-            "index",
-            "(tl.program_id(0) // blocks).to",
-            "(tl.program_id(0) % blocks).to",
-        ),
-        ("gate_sign", GATE_FILE, "activation", "tl.exp(-gate)", "tl.exp(gate)", "squeeze_excite_kernel"),
-        ("gate_sums_x_alone", GATE_FILE, "sum", "total += grad * widen(", "total += widen("),
-        ("gate_missing_in_gradient", GATE_FILE, "affine", "round_to(grad * factor", "round_to(grad"),
-        ("global_pool_last_block", GLOBAL_FILE, "sum", "total += widen(", "total = widen("),
-        (
-            "global_pool_shares_overlap",
-            GLOBAL_FILE,
-            "bounds",
-            "(offs_p < pixels) & (offs_p < start + pixels_per_split)",
-            "(offs_p < pixels)",
-        ),
-        (
-            "global_pool_divided_by_all",
-            GLOBAL_FILE,
-            "mean",
-            "grad / math.prod(ctx.x_size[2:])",
-            "grad / math.prod(ctx.x_size)",
-        ),
-    )
+NORM = (
+    *planted(
+        "norm",
+        "device/norm.py",
+        {
+            "normalised": (("shift_missing", "affine", "(z - mean) * scale + shift", "(z - mean) * scale"),),
+            "affine_rows": (
+                ("eps_missing", "affine", "variance + EPS", "variance"),
+                ("weight_undivided", "affine", "inverse * _", "_"),
+            ),
+            "row_mask": (("one_channel_too_many", "bounds", "k < CHANNELS", "k <= CHANNELS"),),
+            "normalise_results": (("residual_subtracted", "residual", "u += _", "u -= _"),),
+            "store_statistics": (
+                ("padding_counted", "mask", "mask_p.to(ACC)", "mask_p.to(ACC) * 0 + 1", "summed(_, 0)"),
+                ("deviation_from_0", "statistics", "value - mean[:, None]", "value"),
+            ),
+            "merge_parts": (
+                ("parts_means_ignored", "merge", "within + count * distance * distance", "within"),
+                ("last_part_counts_in_full", "merge", "tl.minimum(total, last * chunk)", "last * chunk"),
+                ("parts_unweighted", "merge", "count * (mean - origin[None, :])", "mean - origin[None, :]"),
+            ),
+            "activation_gradient": (
+                (
+                    "side_of_gradient",
+                    "activation",
+                    "A.off(u, A)",
+                    "A.off(grad, A)",
+                ),
+            ),
+        },
+    ),
+    *planted(
+        "norm",
+        "norm/statistics.py",
+        {
+            "conv_norm_act_coefficients_kernel": (
+                ("running_variance_biased", "running", "number - 1", "number"),
+                ("momentum_of_new_lost", "running", "new * mean", "mean"),
+                ("momentum_of_old_lost", "running", "old", "new", "kept_var = _"),
+            ),
+            "_merged_once": (("merged_parts_of_old_size", "merge", "chunk * each", "chunk"),),
+            "conv_norm_act_merge_kernel": (("merged_from_wrong_part", "merge", "merged * each", "merged"),),
+        },
+    ),
+    *planted(
+        "norm",
+        "norm/forward.py",
+        {
+            "conv_norm_act_normalise_kernel": (
+                (
+                    "window_bounds_swapped",
+                    "partial window",
+                    "inside(pd, ph, pw, conv_d, conv_h, conv_w, G)",
+                    "inside(pd, ph, pw, conv_d, conv_w, conv_h, G)",
+                ),
+                (
+                    "residual_strides_swapped",
+                    "stride",
+                    "offset_of(pd, ph, pw, stride_rd, stride_rh, stride_rw, G)",
+                    "offset_of(pd, ph, pw, stride_rd, stride_rw, stride_rh, G)",
+                ),
+                ("shift_of_wrong_row", "affine", "3 * G.filters", "G.filters"),
+            ),
+            "_prepare": (
+                (
+                    "pixel_programs_floor",
+                    "grid",
+                    "triton.cdiv(shapes.num_outputs, tile.block_p)",
+                    "shapes.num_outputs // tile.block_p",
+                ),
+            ),
+            "saves_code": (
+                ("sign_saved_without_residual_only", "code", "has_residual", "not has_residual", "return _"),
+            ),
+        },
+    ),
+    *planted(
+        "norm",
+        "norm/backward.py",
+        {
+            "conv_norm_act_reduce_kernel": (
+                ("sum_of_last_block", "sum", "total += _", "total = _"),
+                ("projection_of_1", "sum", "grad * distance", "distance"),
+                (
+                    "shares_overlap",
+                    "bounds",
+                    "(offs_p < num_pixels) & (offs_p < start + pixels_per_split)",
+                    "offs_p < num_pixels",
+                ),
+            ),
+            "conv_norm_act_reduce_splits_kernel": (
+                (
+                    "weight_gradient_undivided",
+                    "sum",
+                    "summed(projected, 0) * inverse",
+                    "summed(projected, 0)",
+                ),
+                ("sum_for_mean", "mean", "dbias / num_pixels", "dbias"),
+            ),
+            "conv_norm_act_dnorm_kernel": (
+                ("projection_added", "mean", "grad -= distance * _", "grad += distance * _"),
+                ("gradient_unscaled", "affine", "scale * grad", "grad"),
+            ),
+            "_gradient_and_distance": (
+                (
+                    "slope_forgotten",
+                    "slope",
+                    "G.activation != READ.activation",
+                    "G.rank == 0",
+                    "if G.activation != READ.activation: _",
+                ),
+            ),
+        },
+    ),
+    *planted(
+        "norm",
+        "ops/images.py",
+        {
+            "image_sums_reduce_kernel": (
+                ("mean_undivided", "mean", "total / pixels", "total * 1.0"),
+                ("gate_slope_of_sigmoid", "slope", "total * slope * (1.0 - slope)", "total * slope"),
+            ),
+            "image_rows": (
+                ("image_of_channel_block", "index", "tl.program_id(0) // blocks", "tl.program_id(0) % blocks"),
+            ),
+        },
+    ),
+    *planted(
+        "norm",
+        "ops/gate.py",
+        {
+            "squeeze_excite_kernel": (("gate_sign", "activation", "-gate", "gate"),),
+            "squeeze_excite_backward_kernel": (
+                ("gate_sums_x_alone", "sum", "grad * _", "_", "total += _"),
+                ("gate_missing_in_gradient", "affine", "grad * factor", "grad"),
+            ),
+        },
+    ),
+    *planted(
+        "norm",
+        "ops/average.py",
+        {
+            "global_average_pool_kernel": (
+                ("global_pool_last_block", "sum", "total += _", "total = _"),
+                (
+                    "global_pool_shares_overlap",
+                    "bounds",
+                    "(offs_p < pixels) & (offs_p < start + pixels_per_split)",
+                    "offs_p < pixels",
+                ),
+            ),
+            "_backward": (("global_pool_divided_by_all", "mean", "x_size[2:]", "x_size"),),
+        },
+    ),
 )

@@ -4,17 +4,18 @@ import csv
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tests.faults.harness import COPIED, ROOT, Outcome
+from tidepool.records import SCHEMA_VERSION
 
-SCHEMA_VERSION = 1
 COLUMNS = (
-    "schema_version", "mutation", "file", "kind", "old", "new", "caught", "caught_by", "failure", "seconds"
+    "schema_version", "mutation", "file", "function", "kind", "old", "new", "within",
+    "caught", "caught_by", "failure", "seconds", "commit",
 )  # fmt: skip
 
 
@@ -43,17 +44,30 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """One mutation a row; `caught` is 1 or 0, `seconds` the time until its outcome was known."""
+def row(outcome: Outcome, commit: str | None) -> dict[str, Any]:
+    """One mutation's row; `caught` is 1 or 0, `seconds` the time until its outcome was known, `commit` the code's."""
+    m = outcome.mutation
+    values = (
+        SCHEMA_VERSION, m.name, outcome.file, m.function, m.kind, m.old, m.new, m.within,
+        int(outcome.caught), outcome.caught_by, outcome.failure, f"{outcome.seconds:.1f}", commit or "",
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def read_rows(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a mutations.csv by the mutation's name; none where there is no file."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {found["mutation"]: found for found in csv.DictReader(file)}
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """One mutation a row."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for outcome in outcomes:
-            m = outcome.mutation
-            writer.writerow([
-                SCHEMA_VERSION, m.name, m.path, m.kind, m.old, m.new,
-                int(outcome.caught), outcome.caught_by, outcome.failure, f"{outcome.seconds:.1f}",
-            ])  # fmt: skip
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_table(csv_path: Path, path: Path) -> None:
@@ -64,19 +78,20 @@ def write_table(csv_path: Path, path: Path) -> None:
     lines = [
         "# Planted faults",
         "",
-        f"{caught} of {len(rows)} one-line mutations of the kernels were caught, each by the test named: the first to",
-        "fail, with the exception it saw. Made from `mutations.csv`; `environment.json` says where it ran, and",
-        "`python -m tests.faults --out results/planted_faults` runs it again. Faults added or changed since that",
-        "commit are not in it (`python -m tests.faults --list`).",
+        f"{caught} of {len(rows)} mutations of the kernels were caught, each by the test named: the first to",
+        "fail, with the exception it saw. Made from `mutations.csv`, whose column `commit` says which code each row is",
+        "of; `environment.json` is of the last run. `python -m tests.faults --out results/planted_faults` runs all of",
+        "it again, with `--only NAME …` the named faults, whose rows it replaces.",
     ]
-    for name in dict.fromkeys(row["file"] for row in rows):
-        lines += ["", f"## {name}", "", "| mutation | kind | line | became | caught by |", "|---|---|---|---|---|"]
+    titles = ["| mutation | function | kind | code | became | caught by |", "|---|---|---|---|---|---|"]
+    for mutated in dict.fromkeys(row["file"] for row in rows):
+        lines += ["", f"## {mutated}", "", *titles]
         for row in rows:
-            if row["file"] == name:
+            if row["file"] == mutated:
                 by = f"`{row['caught_by']}` ({row['failure']})" if row["caught"] == "1" else "**survived**"
-                lines.append(
-                    f"| {row['mutation']} | {row['kind']} | {_code(row['old'])} | {_code(row['new'])} | {by} |"
-                )
+                old = _code(row["old"]) + (f" within {_code(row['within'])}" if row["within"] else "")
+                name = f"{row['mutation']} | {_code(row['function'])} | {row['kind']}"
+                lines.append(f"| {name} | {old} | {_code(row['new'])} | {by} |")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

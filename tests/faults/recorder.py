@@ -1,15 +1,18 @@
 """Pytest plugin of a child process: notes which test started and failed, line by line, so that a crash names its test.
 
-Loaded with `-p tests.faults.recorder`; TIDEPOOL_FAULT_RECORD names the file of JSON lines it appends to.
+Loaded with `-p tests.faults.recorder`; TIDEPOOL_FAULT_RECORD names the file of JSON lines it appends to, and
+TIDEPOOL_FAULT_CPU_S the CPU seconds the process may take.
 """
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
 RECORD = "TIDEPOOL_FAULT_RECORD"
+CPU_LIMIT = "TIDEPOOL_FAULT_CPU_S"
 
 
 def _note(**fields: str) -> None:
@@ -18,8 +21,11 @@ def _note(**fields: str) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Refuse to test any kernels but the copy's: a result about others would be void."""
-    import kernels
+    """Limit the process's time, which others on the machine do not use up, and refuse to test other kernels than the
+    copy's: a result about them would be void."""
+    limit_s = int(os.environ[CPU_LIMIT])
+    resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s + 30))
+    from tidepool import kernels
 
     if not Path(str(kernels.__file__)).resolve().is_relative_to(Path.cwd().resolve()):
         pytest.exit(f"kernels were imported from {kernels.__file__}, not from the copy under test", returncode=3)

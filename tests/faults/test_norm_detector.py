@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-import kernels.conv_norm_act_backward
-import kernels.conv_norm_act_forward
-import kernels.conv_norm_act_statistics
-import kernels.image_functions
-from kernels import INTERPRETED, AvgPool, MaxPool, global_average_pool, squeeze_excite
-from kernels.norm_tiles import NormTile
-from kernels.tiles import DepthwiseTile, ForwardTile
+import tidepool.kernels.norm.backward
+import tidepool.kernels.norm.forward
+import tidepool.kernels.norm.statistics
+import tidepool.kernels.ops.images
 from tests.faults.test_detector import followed_by_nan
+from tests.kernels.exact import INTERPRETED
 from tests.kernels.guarded_memory import PATTERNS, guarded_memory
 from tests.kernels.norm_layers import NormLayer, call, leaves, norm_tensors
+from tidepool.kernels import AvgPool, MaxPool, global_average_pool, squeeze_excite
+from tidepool.kernels.tiles.dense import DepthwiseTile, ForwardTile
+from tidepool.kernels.tiles.norm import NormTile
 
 pytestmark = [
     pytest.mark.skipif(not INTERPRETED, reason="made for the interpreter; on a GPU tests/kernels runs compiled"),
@@ -45,17 +46,22 @@ LAYERS = (
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles much smaller than the layers."""
-    forward, statistics = kernels.conv_norm_act_forward, kernels.conv_norm_act_statistics
+    forward, statistics = tidepool.kernels.norm.forward, tidepool.kernels.norm.statistics
 
-    def tile(channels: int, pixels: int, innermost: bool, programs_wanted: int = 0) -> NormTile:
+    def tile(channels: int, pixels: int, innermost: bool, target: str, programs_wanted: int = 0) -> NormTile:
         return NormTile(2, 8, splits=3 if programs_wanted else 1)
 
-    for module in (forward, kernels.conv_norm_act_backward, kernels.image_functions):
+    for module in (forward, tidepool.kernels.norm.backward, tidepool.kernels.ops.images):
         monkeypatch.setattr(module, "norm_tile", tile)
     monkeypatch.setattr(forward, "forward_tile", lambda *_: ForwardTile(8, 8, 8, 1, flat=True))
     monkeypatch.setattr(forward, "depthwise_tile", lambda *_: DepthwiseTile(8, 8))
     monkeypatch.setattr(statistics, "_MOST_AT_ONCE", 4)
     monkeypatch.setattr(statistics, "MERGE_PARTS", 2)
+
+
+def scales(y: Tensor) -> Tensor:
+    """y's incoming gradient: eighths, exact in bf16, whose sums are not."""
+    return ((torch.arange(1, y.numel() + 1).view(y.shape) * 37 % 101 - 40) / 8).to(y.dtype)
 
 
 def outcome(layer: NormLayer, tensors: dict[str, Tensor | None], backend: str, **others: Any) -> dict[str, Tensor]:
@@ -65,8 +71,7 @@ def outcome(layer: NormLayer, tensors: dict[str, Tensor | None], backend: str, *
         for name, t in tensors.items()
     }
     y = call(layer, copies, backend, **others)
-    scale = torch.arange(1, y.numel() + 1, dtype=y.dtype).view(y.shape) % 7 - 2
-    y.backward(scale)
+    y.backward(scales(y))
     found = {"y": y.detach()}
     for name, copy in copies.items():
         if copy is not None:
@@ -120,6 +125,70 @@ def test_close_in_float64(layer: NormLayer, training: bool) -> None:
         torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-9, msg=lambda text, n=name: f"{n}: {text}")
     for allocation in allocations:
         allocation.check_guards()
+
+
+def assert_rounded(found: Tensor, exact: Tensor, name: str) -> None:
+    """bf16 within half a unit of its last place of the float64 value, and what float32 sums leave: rounded, not cut."""
+    assert found.dtype == torch.bfloat16, name
+    unit = torch.exp2(torch.floor(torch.log2(exact.abs().clamp(min=1e-3))) - 7)
+    off = ((found.double() - exact).abs() / unit).max()
+    assert off < 0.51, f"{name}: off by {off:.2f} units of the last place"
+
+
+def copying(activation: str | None) -> tuple[NormLayer, dict[str, Tensor | None]]:
+    """A layer whose convolution copies its input, so that what follows it is rounded once, and its tensors in bf16."""
+    options = {"groups": 7, "activation": activation}
+    layer = NormLayer("rounded", (3, 7, 5, 6), (7, 1, 1, 1), options, residual=True)
+    tensors = norm_tensors(layer, torch.bfloat16, torch.bfloat16, seed=0)
+    return layer, tensors | {"weight": torch.ones(7, 1, 1, 1, dtype=torch.bfloat16)}
+
+
+def doubled(tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    return {name: None if t is None else t.double() for name, t in tensors.items()}
+
+
+def test_results_are_rounded_to_nearest() -> None:
+    layer, tensors = copying(None)
+    exact, found = outcome(layer, doubled(tensors), "cudnn"), outcome(layer, tensors, "triton")
+    for name in exact.keys() - {"weight"}:  # whose gradient is 0: a norm undoes what the filter's factor does
+        assert_rounded(found[name], exact[name], name)
+
+
+def test_a_smooth_activations_gradients_are_rounded_to_nearest() -> None:
+    """The activation's input is rounded, as if it were stored: its slope is taken there."""
+    layer, tensors = copying("silu")
+    (plain, _), found = copying(None), outcome(layer, tensors, "triton")
+    rounded = call(plain, leaves(doubled(tensors)), "cudnn").detach().bfloat16().double().requires_grad_()
+    y = torch.nn.functional.silu(rounded)
+    (residual,) = torch.autograd.grad(y, rounded, scales(y))
+    assert_rounded(found["y"], y.detach(), "y")
+    assert_rounded(found["residual"], residual, "dresidual")
+
+
+def test_an_average_is_rounded_before_it_is_normalised() -> None:
+    plain, tensors = copying(None)
+    options = {**plain.options, "pool": AvgPool((1, 2)), "pool_first": True}
+    layer = NormLayer("pooled_first", plain.x, plain.weight, options)
+    tensors["residual"] = None
+    x = tensors["x"]
+    assert x is not None
+    pooled = torch.nn.functional.avg_pool2d(x.double(), (1, 2)).bfloat16()
+    with torch.no_grad():
+        exact = call(plain, leaves(doubled(tensors | {"x": pooled})), "cudnn")
+        assert_rounded(call(layer, leaves(tensors), "triton"), exact, "y")
+
+
+def test_gates_and_global_pools_are_rounded_to_nearest() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, gate = (torch.randn(size, generator=generator).bfloat16() for size in ((2, 5, 5, 9), (2, 5, 1, 1)))
+    results = []
+    for backend, dtype in (("cudnn", torch.float64), ("triton", torch.bfloat16)):
+        given = [t.to(dtype).requires_grad_() for t in (x, gate)]
+        y, mean = squeeze_excite(*given, backend=backend), global_average_pool(given[0], backend=backend)
+        gradients = torch.autograd.grad(y, given, x.to(dtype))
+        results.append((y.detach(), mean.detach(), *gradients))
+    for name, exact, found in zip(("y", "mean", "dx", "dgate"), *results, strict=True):
+        assert_rounded(found, exact, name)
 
 
 def test_a_large_mean_is_not_lost_in_squares() -> None:

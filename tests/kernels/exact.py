@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import INTERPRETED, conv_relu_pool
-from kernels.reference import conv_relu_pool_reference
 from tests.kernels.shapes import Case
+from tidepool.kernels import conv_relu_pool, kernel_mode
+from tidepool.kernels.oracle.reference import conv_act_pool_reference
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
+DEVICE = "cuda" if torch.cuda.is_available() and kernel_mode("triton") == "compiled" else "cpu"
 """Where the kernels under test run. PyTorch's side of every comparison is computed on the CPU."""
+INTERPRETED = kernel_mode("triton", DEVICE) == "interpreted"
+"""Whether they run in Triton's interpreter there."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -52,7 +54,7 @@ def assert_as_pytorch(
 
     `grad` is y's incoming gradient, small integers by default. Tensors are CPU tensors. Raises AssertionError.
     """
-    expected, grad = outcome(conv_relu_pool_reference, x, weight, bias, grad, "cpu", options)
+    expected, grad = outcome(conv_act_pool_reference, x, weight, bias, grad, "cpu", options)
     found, _ = outcome(conv_relu_pool, x, weight, bias, grad, device, {**options, "backend": "triton"})
     for name, tensor in expected.items():
         assert_equal(found[name], tensor, name, strides)

@@ -1,4 +1,4 @@
-"""The error rule for layers with a norm: `kernels.error_rule`, with the truth and the sizes of a norm's results.
+"""The error rule for layers with a norm: `oracle.error_rule`, with the truth and the sizes of a norm's results.
 
 The truth is float64 throughout: convolution, statistics, normalised values, gradients. What an element's size is (the
 root of the sum of squares that the floor scales with): for y the parts that are rounded on the way, z / deviation, its
@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kernels.error_rule import STEEPEST, Truth, error_rule, windows
-from kernels.pooling import MaxPool
-from kernels.reference import activate, pool_reference
 from tests.kernels.norm_layers import CONV, NormLayer, leaves, norm_tensors, results
+from tidepool.kernels.activations import Activation, as_activation
+from tidepool.kernels.layer.pooling import MaxPool
+from tidepool.kernels.oracle.error_rule import Truth, error_rule, windows
+from tidepool.kernels.oracle.reference import activate, pool_reference
 
 EPS, MOMENTUM = 1e-5, 0.1
 """`conv_norm_act`'s defaults."""
@@ -106,30 +107,39 @@ def _pooled(conv: Tensor, layer: NormLayer, dtype: torch.dtype) -> Tensor:
 
 def _undecided(layer: NormLayer, stages: _Stages, dtype: torch.dtype) -> Tensor:
     """Which outputs' gradient may go elsewhere, in y's shape (see the module)."""
-    activation = layer.options.get("activation", "relu")
+    activation = as_activation(layer.options.get("activation", "relu"))
     unit = torch.finfo(dtype).eps / 2
     u = stages.u.detach()
     slack = unit * ((stages.z * stages.scale).abs() + stages.normed.abs() + u.abs()).detach()
     if dtype.itemsize > 2:
         slack = 16 * slack  # sums of products, in any order
-    sign = u.abs() <= slack if activation == "relu" else torch.zeros_like(u, dtype=torch.bool)
+    sign = torch.zeros_like(u, dtype=torch.bool)
+    for kink in activation.formula.kinks:
+        sign |= (u - kink).abs() <= slack
     pool = None if layer.pool_first else layer.pool
     if pool is None:
         unclear = sign
     else:
         unclear = (windows(sign.double(), pool, layer.rank) == 1).any(-1)
         if isinstance(pool, MaxPool):
-            off = u < -slack if activation == "relu" else None
-            unclear = unclear | _close(activate(u, activation), slack, off, unit, pool, layer.rank)
+            low, high = _interval(u, slack, unit, activation)
+            unclear = unclear | _close(low, high, pool, layer.rank)
     return unclear
 
 
-def _close(active: Tensor, slack: Tensor, off: Tensor | None, unit: float, pool: MaxPool, rank: int) -> Tensor:
-    """Windows whose best value lies within the possible errors of another one; not those where ReLU is off all over."""
-    reach = STEEPEST * slack + unit * active.abs()
+def _interval(u: Tensor, slack: Tensor, unit: float, activation: Activation) -> tuple[Tensor, Tensor]:
+    """What the activated value may be computed as: u within `slack`, rounded after the activation."""
+    active = activation.reference(u)
+    reach = activation.formula.steepest(activation.parameter) * slack + unit * active.abs()
     low, high = active - reach, active + reach
-    if off is not None:
-        low, high = (torch.where(off, 0.0, t) for t in (low, high))
+    if activation.clips:  # where f is constant all over the interval, the value is certain
+        flat = activation.reference(u - slack) == activation.reference(u + slack)
+        low, high = (torch.where(flat, active, t) for t in (low, high))
+    return low, high
+
+
+def _close(low: Tensor, high: Tensor, pool: MaxPool, rank: int) -> Tensor:
+    """Windows whose best value lies within the possible errors of another one; not those where both are certain."""
     low, high = windows(low, pool, rank), windows(high, pool, rank)
     candidate = high >= low.amax(-1, keepdim=True)
     return (candidate.sum(-1) > 1) & (candidate & (low != high)).any(-1)

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import AvgPool, MaxPool, conv_norm_act
-from kernels.pooling import Pool
-from kernels.reference import pool_reference
 from tests.kernels.exact import DEVICE, placed
+from tidepool.kernels import AvgPool, MaxPool, conv_norm_act
+from tidepool.kernels.layer.pooling import Pool
+from tidepool.kernels.oracle.reference import pool_reference
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from kernels import AvgPool, MaxPool
-from kernels.arguments import build_geometry, parse_layer
-from kernels.geometry import Geometry, Shapes
+from tidepool.kernels import AvgPool, MaxPool
+from tidepool.kernels.layer.arguments import parse_layer
+from tidepool.kernels.layer.geometry import Geometry, Shapes
+from tidepool.kernels.layer.sizes import build_geometry
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,4 @@ NAMED = {case.name: case for case in CASES}
 
 def built(case: Case) -> tuple[Geometry, Shapes]:
     """The layer as kernels know it."""
-    defaults: dict[str, Any] = {
-        "stride": 1, "padding": 0, "dilation": 1, "groups": 1, "activation": "relu", "pool": MaxPool(2)
-    }  # fmt: skip
-    layer = parse_layer(case.weight[2:], **{**defaults, **case.options})
-    return build_geometry(case.x, case.weight, layer)
+    return build_geometry(case.x, case.weight, parse_layer(case.weight[2:], **case.options))

@@ -208,7 +208,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "squeezenet": (SqueezeNetStyle, (3, 3, 13, 13), 5),
     "resnet": (ResNetStyle, (3, 3, 8, 8), 6),
     "mobilenet": (MobileNetStyle, (3, 3, 7, 7), 3),
-    "efficientnet": (EfficientNetStyle, (3, 3, 7, 7), 4),
+    "efficientnet": (EfficientNetStyle, (3, 3, 7, 7), 5),
 }
 """What builds each, the size of its input, and how many fused layers a reader would count: for GoogLeNet the side
 classifier is one of them, for EfficientNet the squeeze with its SiLU."""

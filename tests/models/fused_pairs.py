@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import FuseReport, fuse
+from tidepool.models import FuseReport, fuse
 
 
 def pair(build: Callable[[], nn.Module], backend: str = "cudnn") -> tuple[nn.Module, nn.Module, FuseReport]:

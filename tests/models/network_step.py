@@ -1,6 +1,6 @@
 """One training step of a small member of every family, what it may not call, and how its results are judged.
 
-The error rule of `kernels.error_rule`, for a whole network:
+The error rule of `kernels.oracle.error_rule`, for a whole network:
 
     error(ours, float64) <= 2 error(PyTorch, float64) + 2 h,    h = s (2 u + u_acc sqrt(m))
 
@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kernels.error_rule import ACCUMULATOR_UNIT, FLOOR, Truth, measured
-from models import build_model
 from tests.kernels.exact import DEVICE
+from tidepool.kernels.oracle.error_rule import ACCUMULATOR_UNIT, FLOOR, Truth, measured
+from tidepool.models import build_model
 
 NUM_CLASSES = 3
 CHANNELS = 2
@@ -51,7 +51,8 @@ MEMBERS = (
     Member("resnet18", (16, 16), {"width": 2, "depth": 1}, batch=8),
     Member("resnet50", (33, 33), {"width": 2, "depth": 1}, batch=8),
     Member("resnet20", (8, 8), {"width": 2}),
-    Member("efficientnet_b0", (16, 16), {"width": 0.1, "depth": 0.1, "dropout": 0.0, "stochastic_depth": 0.0}, batch=8),
+    # At 16 x 16 its last norms are over eight values, and what is left depends on roundings more than on the kernels.
+    Member("efficientnet_b0", (33, 33), {"width": 0.1, "depth": 0.1, "dropout": 0.0, "stochastic_depth": 0.0}, batch=8),
     Member("speednet", (9, 9), {"width": 2}, batch=8),
     Member("c3d", (2, 8, 8), {"width": 1, "dropout": 0.0}),
     Member("conv1d_audio", (1020,), {"width": 2}, batch=8),

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models import CheckpointError, build_model, load_checkpoint
+from tidepool.models import CheckpointError, build_model, load_checkpoint
 
 
 def _network(seed: int = 0) -> nn.Module:

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels import AvgPool, MaxPool
-from models.layers import AdaptiveAvgPool, ConvNormAct, ConvReLUPool, fully_connected, pool_where_it_fits
+from tidepool.kernels import AvgPool, MaxPool
+from tidepool.models.layers import AdaptiveAvgPool, ConvActPool, ConvNormAct, fully_connected, pool_where_it_fits
 
 
 def _input(channels: int = 4) -> torch.Tensor:
@@ -16,7 +16,7 @@ def _input(channels: int = 4) -> torch.Tensor:
 
 
 def test_default_is_convolution_bias_and_relu() -> None:
-    layer = ConvReLUPool(4, 6, 3, backend="cudnn")
+    layer = ConvActPool(4, 6, 3, backend="cudnn")
     torch.nn.init.normal_(layer.bias)
     torch.testing.assert_close(layer(_input()), F.conv2d(_input(), layer.weight, layer.bias).relu())
 
@@ -32,13 +32,13 @@ def test_default_is_convolution_bias_and_relu() -> None:
     ids=["stride and padding", "dilation and groups", "same and max-pool", "average pool"],
 )
 def test_settings_reach_the_op(settings: dict[str, Any], conv: dict[str, Any], pool: Any) -> None:
-    layer = ConvReLUPool(4, 6, 3, backend="cudnn", **settings)
+    layer = ConvActPool(4, 6, 3, backend="cudnn", **settings)
     expected = F.conv2d(_input(), layer.weight, layer.bias, **conv).relu()
     torch.testing.assert_close(layer(_input()), expected if pool is None else pool(expected))
 
 
 def test_without_bias_and_activation() -> None:
-    layer = ConvReLUPool(4, 6, 3, bias=False, activation=None, backend="cudnn")
+    layer = ConvActPool(4, 6, 3, bias=False, activation=None, backend="cudnn")
     assert layer.bias is None
     assert [name for name, _ in layer.named_parameters()] == ["weight"]
     torch.testing.assert_close(layer(_input()), F.conv2d(_input(), layer.weight))
@@ -46,7 +46,7 @@ def test_without_bias_and_activation() -> None:
 
 def test_groups_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^groups=3; expected a divisor of 4 in and 6 out channels$"):
-        ConvReLUPool(4, 6, 3, groups=3)
+        ConvActPool(4, 6, 3, groups=3)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_groups_that_do_not_divide_are_refused() -> None:
 )
 def test_weights_start_with_the_variance_of_the_paper(activation: str | None, groups: int, variance: float) -> None:
     torch.manual_seed(0)
-    layer = ConvReLUPool(32, 256, 3, groups=groups, activation=activation)
+    layer = ConvActPool(32, 256, 3, groups=groups, activation=activation)
     assert layer.bias is not None
     assert layer.bias.abs().max() == 0
     # The variance of n normal samples is off by a relative sqrt(2 / n); four of those.
@@ -74,15 +74,15 @@ def test_fully_connected_weights_start_likewise(rectified: bool, variance: float
 
 @pytest.mark.parametrize(("rank", "conv", "pool"), [(1, F.conv1d, F.max_pool1d), (3, F.conv3d, F.max_pool3d)])
 def test_other_ranks(rank: int, conv: Any, pool: Any) -> None:
-    layer = ConvReLUPool(2, 3, 3, rank=rank, padding=1, pool=MaxPool(2), backend="cudnn")
+    layer = ConvActPool(2, 3, 3, rank=rank, padding=1, pool=MaxPool(2), backend="cudnn")
     x = torch.randn(2, 2, *(6, 5, 4)[:rank], generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(layer(x), pool(conv(x, layer.weight, layer.bias, padding=1).relu(), 2))
 
 
 def test_kernels_have_a_number_for_each_dimension() -> None:
-    assert ConvReLUPool(2, 3, (1, 3, 5), rank=3).weight.shape == (3, 2, 1, 3, 5)
+    assert ConvActPool(2, 3, (1, 3, 5), rank=3).weight.shape == (3, 2, 1, 3, 5)
     with pytest.raises(ValueError, match=r"^kernel_size=\(3, 3\), rank=3; expected"):
-        ConvReLUPool(2, 3, (3, 3), rank=3)
+        ConvActPool(2, 3, (3, 3), rank=3)
 
 
 @pytest.mark.parametrize("pool_first", [False, True])
@@ -113,7 +113,7 @@ def test_an_adaptive_pool_of_the_right_size_is_nothing() -> None:
 @pytest.mark.parametrize(("window", "padding"), [((2, 2), None), ((1, 2), None), ((2, 2), (0, 1))])
 def test_pools_leave_alone_what_they_do_not_fit(size: Any, window: Any, padding: Any) -> None:
     pool, left = pool_where_it_fits(size, window, padding)
-    layer = ConvReLUPool(1, 1, 1, pool=pool, backend="cudnn")
+    layer = ConvActPool(1, 1, 1, pool=pool, backend="cudnn")
     assert tuple(layer(torch.zeros(1, 1, *size)).shape[2:]) == left
     for whole, side, rest in zip(size, window, left, strict=True):
         assert rest == whole if whole < side else rest >= whole // side
@@ -124,7 +124,7 @@ def test_one_pixel_is_not_pooled() -> None:
 
 
 def test_its_description_names_what_it_runs() -> None:
-    text = repr(ConvReLUPool(4, 6, 3, padding=1, pool=MaxPool(2), backend="triton"))
+    text = repr(ConvActPool(4, 6, 3, padding=1, pool=MaxPool(2), backend="triton"))
     assert "(6, 4, 3, 3)" in text
     assert "padding=1" in text
     assert "MaxPool(kernel=2" in text

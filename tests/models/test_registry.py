@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from models import available_models, build_model, input_kind, model_options, register
+from tidepool.models import available_models, build_model, input_kind, model_options, register
 
 
 def _refusal(name: str = "convnet", **arguments: Any) -> str:
@@ -121,11 +121,11 @@ SMALLEST: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_too_small_pictures_are_told_the_smallest_size(name: str) -> None:
+def test_too_small_images_are_told_the_smallest_size(name: str) -> None:
     smallest, options = SMALLEST[name]
     message = _refusal(name, image_size=(smallest - 1, 80))
     expected = (
-        f"model '{name}' cannot take {smallest - 1}x80 pictures; the smallest size it takes is {smallest}x{smallest}"
+        f"model '{name}' cannot take {smallest - 1}x80 images; the smallest size it takes is {smallest}x{smallest}"
     )
     assert message == expected
     model = build_model(name, num_classes=3, image_size=smallest, backend="cudnn", **options).eval()

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from models import available_models
-from models.efficientnet import InvertedBottleneck, Scale, StageShape
 from tests.kernels.exact import DEVICE
 from tests.models.network_step import MEMBERS, ForbiddenCallError, Member, assert_rule, build, step, without_pytorchs
+from tidepool.models import available_models
+from tidepool.models.families.efficientnet import InvertedBottleneck, Scale, StageShape
 
 BY_NAME = {member.name: member for member in MEMBERS}
 CONVOLUTIONAL = [member for member in MEMBERS if member.name != "mlp"]

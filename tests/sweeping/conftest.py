@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeping.cli import main
-from sweeping.spec import Sweep, read_sweep
+from tidepool.sweeping.program import main
+from tidepool.sweeping.spec import Sweep, read_sweep
 
 FAKE_TRAIN = Path(__file__).with_name("fake_train.py")
 
@@ -61,9 +61,9 @@ def run_sweep(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> RunSweep:
         page.write_text("\n".join(sorted(path.name for path in paths)))
         return page
 
-    monkeypatch.setattr("analysis.report.write_report", report)
-    monkeypatch.setattr("analysis.tables.comparison_text", lambda paths: f"comparison of {len(paths)} runs")
-    return lambda *arguments: main([str(argument) for argument in arguments], home=workplace)
+    monkeypatch.setattr("tidepool.analysis.report.write_report", report)
+    monkeypatch.setattr("tidepool.analysis.report.comparison_text", lambda paths: f"comparison of {len(paths)} runs")
+    return lambda *arguments: main([str(argument) for argument in arguments])
 
 
 def starts(directory: Path) -> Counter[str]:

@@ -7,13 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from sweeping import children
+from tidepool.sweeping import children
 
 # Starts a child that would outlive it, says its number, and is then killed by the test.
 _PARENT = """
 import sys, time
 from pathlib import Path
-from sweeping import children
+from tidepool.sweeping import children
 child = children.start(["sleep", "60"], Path(sys.argv[1]), {"PATH": "/usr/bin:/bin"})
 print(child.process.pid, flush=True)
 time.sleep(60)

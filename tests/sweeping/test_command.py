@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from sweeping.command import DEFAULT_COMMAND, build_argv, check_command, write_args_file
-from sweeping.errors import SweepError
+from tidepool.sweeping.command import DEFAULT_COMMAND, build_argv, check_command, write_args_file
+from tidepool.sweeping.errors import SweepError
 
 PARAMS = {"lr": 0.001, "ema": True, "flip": False, "opt.name": "a b;touch X", "none": None}
 
 
 def argv(*command):
-    return build_argv(command, program="train.py", params=PARAMS, run_dir=Path("runs/x/y"))
+    return build_argv(command, program=("train.py",), params=PARAMS, run_dir=Path("runs/x/y"))
 
 
 def test_the_default_command_is_wandbs():

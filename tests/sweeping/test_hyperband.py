@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import math
 
-from sweeping.hyperband import runs_to_stop
-from sweeping.spec import Hyperband
+from tidepool.sweeping.hyperband import runs_to_stop
+from tidepool.sweeping.spec import Hyperband
 
 LOSSES = {"a": [10, 9], "b": [10, 10], "c": [10, 8, 8], "d": [10, 7, 7], "e": [10, 6, 6]}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeping import ledger as ledger_module
-from sweeping.ledger import Ledger
-from sweeping.machine import ProcessId
-from sweeping.storage import default_url
+from tidepool.sweeping import ledger as ledger_module
+from tidepool.sweeping.ledger import Ledger
+from tidepool.sweeping.machine import ProcessId
+from tidepool.sweeping.storage import default_url
 
 
 @pytest.fixture

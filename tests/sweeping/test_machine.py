@@ -4,7 +4,7 @@ import fcntl
 import os
 import subprocess
 
-from sweeping.machine import ProcessId, gpu_ids, is_locked, run_environment
+from tidepool.sweeping.machine import ProcessId, gpu_ids, is_locked, run_environment
 
 
 def test_gpus_are_those_the_environment_shows(monkeypatch):
@@ -32,7 +32,7 @@ def test_each_worker_gets_its_own_gpu(monkeypatch):
 
 
 def test_workers_share_the_cores_unless_told_otherwise(monkeypatch):
-    monkeypatch.setattr("sweeping.machine.core_count", lambda: 8)
+    monkeypatch.setattr("tidepool.sweeping.machine.core_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert run_environment(0, 3, [])["OMP_NUM_THREADS"] == "2"
     assert run_environment(0, 20, [])["OMP_NUM_THREADS"] == "1"

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sweeping import online
-from sweeping.errors import SweepError
-from sweeping.spec import read_sweep
 from tests.sweeping.conftest import starts
 from tests.sweeping.fake_wandb import SWEEP_ID, FakeWandb
+from tidepool.sweeping import online
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.spec import read_sweep
 
 KEY = "0" * 40
 

@@ -6,8 +6,8 @@ import statistics
 import optuna
 import pytest
 
-from sweeping.errors import SweepError
-from sweeping.parameters import read_parameter
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.parameters import read_parameter
 
 
 def draws(settings: dict[str, object], count: int = 400) -> list:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from sweeping.errors import SweepError
-from sweeping.parameters import read_parameter
-from sweeping.points import grid_points, random_points, search_points
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.parameters import read_parameter
+from tidepool.sweeping.points import grid_points, random_points, search_points
 
 
 def parameters(method="grid", **settings):

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from sweeping import records
-from sweeping.errors import SweepError
+from tidepool.sweeping import records
+from tidepool.sweeping.errors import SweepError
 
 GRID = {"backend": {"value": "cudnn"}, "seed": {"values": [0, 1]}}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from sweeping.errors import SweepError
-from sweeping.schema import NEVER_HONOURED, SCHEMA, check_schema
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.schema import NEVER_HONOURED, SCHEMA, check_schema
 
 GOOD = {"program": "train.py", "method": "grid", "parameters": {"seed": {"values": [0, 1]}}}
 

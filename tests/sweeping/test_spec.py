@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from sweeping.errors import SweepError
-from sweeping.spec import Hyperband, Metric, parse_margin, read_sweep
+from tidepool.sweeping.command import build_argv
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.spec import Hyperband, Metric, parse_margin, read_sweep
 
 SEARCH = {"lr": {"min": 0.0, "max": 1.0}}
 
@@ -18,7 +22,7 @@ def test_a_sweep_is_read_whole(read):
         entity="e",
         run_cap=2,
     )
-    assert (sweep.name, sweep.program, sweep.project, sweep.entity) == ("my sweep", "fake_train.py", "p", "e")
+    assert (sweep.name, sweep.program, sweep.project, sweep.entity) == ("my sweep", ("fake_train.py",), "p", "e")
     assert sweep.metric == Metric("test/accuracy", True, 0.99)
     assert sweep.early_terminate.bands[:3] == (2, 6, 18)
     assert sweep.margin_points == 0.3
@@ -41,7 +45,25 @@ def test_every_run_gets_its_folder_names_and_resume(read, tmp_path):
 def test_a_program_is_also_looked_for_beside_sweep_py(write_sweep, workplace, tmp_path_factory, monkeypatch):
     path = write_sweep()
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    assert read_sweep(path, home=workplace).program == str(workplace / "fake_train.py")
+    assert read_sweep(path, home=workplace).program == (str(workplace / "fake_train.py"),)
+
+
+def test_a_strangers_train_py_is_not_run_for_a_file_of_the_clone(write_sweep, workplace, tmp_path_factory, monkeypatch):
+    path = write_sweep()
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "fake_train.py").touch()
+    monkeypatch.chdir(elsewhere)
+    assert read_sweep(path, home=workplace).program == (str(workplace / "fake_train.py"),)
+    own = elsewhere / "own.yaml"
+    own.write_text(path.read_text())
+    assert read_sweep(own, home=workplace).program == ("fake_train.py",)
+
+
+@pytest.mark.parametrize("name", ["train", "bench"])
+def test_an_installed_copy_runs_its_own_commands(write_sweep, name):
+    sweep = read_sweep(write_sweep(program=f"{name}.py"), home=None)
+    argv = build_argv(sweep.command, program=sweep.program, params={"seed": 1}, run_dir=Path("runs/x"))
+    assert argv == ["/usr/bin/env", sys.executable, "-P", "-m", "tidepool", name, "--seed=1"]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +72,7 @@ def test_a_program_is_also_looked_for_beside_sweep_py(write_sweep, workplace, tm
         ({"program": "trian.py"}, "program: trian.py is not a file in "),
         ({"name": "../up"}, "name: '../up' cannot name a folder"),
         ({"name": "n" * 300}, "name: has 300 letters; it names a folder, so use at most 100"),
-        ({"parameters": {"run_dir": {"value": "x"}}}, "parameters.run_dir: sweep.py sets run_dir itself for every run"),
+        ({"parameters": {"run_dir": {"value": "x"}}}, "parameters.run_dir: the sweep sets run_dir itself"),
         ({"parameters": {"a b": {"value": 1}}}, "parameters.a b: a parameter's name is letters, digits"),
         ({"parameters": SEARCH}, "parameters.lr: a grid cannot go over uniform"),
         ({"parameters": SEARCH, "method": "random"}, "run_cap: is missing; method: random never ends by itself"),

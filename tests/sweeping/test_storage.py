@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from sweeping import storage
-from sweeping.errors import SweepError
-from sweeping.ledger import Ledger
+from tidepool.sweeping import storage
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.ledger import Ledger
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeping.errors import SweepError
-from sweeping.yaml_text import load_sweep_file
+from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.yaml_text import load_sweep_file
 
 
 def load(tmp_path: Path, text: str) -> dict[str, object]:

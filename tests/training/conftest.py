@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from training.config import Config
-from training.precision import set_numerics
-from training.run import Outcome, train
+from tidepool.training.config import Config
+from tidepool.training.precision import set_numerics
+from tidepool.training.run import Outcome, train
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,8 @@ def _untouched_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Callable[..., Config]:
-    """Make the settings of a run of eight steps in two epochs, untracked, in tmp_path/run; keywords replace fields."""
+    """Make the settings of a run of eight steps in two epochs, untracked, in tmp_path/run; keywords replace fields,
+    or are options of the data set or network."""
 
     def make(**fields: Any) -> Config:
         settings: dict[str, Any] = {
@@ -39,7 +40,9 @@ def small(tmp_path: Path) -> Callable[..., Config]:
             "track": "off",
             "run_dir": tmp_path / "run",
         }
-        return Config(**(settings | fields))
+        settings |= fields
+        options = {name: settings.pop(name) for name in list(settings) if name not in Config.__dataclass_fields__}
+        return Config(**settings, options=options)
 
     return make
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from training.checkpoint import Progress, Trainee, read_checkpoint, restore, save_checkpoint
-from training.config import Config
-from training.optimization import make_optimizer, make_schedule
-from training.precision import make_scaler
-from training.run_folder import RunFolderError
+from tidepool.training.checkpoint import Progress, Trainee, read_checkpoint, restore, save_checkpoint
+from tidepool.training.config import Config
+from tidepool.training.optimization import make_optimizer, make_schedule
+from tidepool.training.precision import make_scaler
+from tidepool.training.run_folder import RunFolderError
 
 
 def make_trainee(config: Config, width: int = 4) -> Trainee:

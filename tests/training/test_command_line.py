@@ -1,11 +1,15 @@
 """Flags as people and W&B agents write them, and complaints on one line."""
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
 
-from training.command_line import parse_arguments
-from training.config import Config, ConfigError
+from tidepool.models import available_models
+from tidepool.training.command_line import parse_arguments
+from tidepool.training.config import Config, ConfigError
+from tidepool.training.options import data_options, network_options
 
 
 def test_no_flags_give_the_defaults():
@@ -38,6 +42,11 @@ def test_flags_parse_with_a_space_and_none_is_none():
         (["--opt.lr=0.1"], ["Unrecognized", "--opt.lr=0.1"]),
         (["stray"], ["Unrecognized", "stray"]),
         (["--lr=nan"], ["lr=nan", "finite"]),
+        (["--data"], ["--data", "Missing value"]),
+        (["--held_out_speaker=george"], ["--held_out_speaker=george", "data 'digits' has the options: none"]),
+        (["--data=moving_digits", "--width=1"], ["--width=1", "options: shuffle_frames; model 'lenet5': none"]),
+        (["--data=moving_digits", "--shuffle_frames=1"], ["--shuffle_frames", "'True', 'False'"]),
+        (["--model=searchable", "--width=2.5"], ["--width", "2.5"]),
     ],
 )
 def test_a_complaint_is_one_plain_line(arguments, parts, capsys):
@@ -50,9 +59,44 @@ def test_a_complaint_is_one_plain_line(arguments, parts, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_complaint_is_as_plain_where_stdout_is_ascii(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    with pytest.raises(ConfigError, match=r"^Unrecognized options: --learning=3; data 'digits' has the options: none;"):
+        parse_arguments(["--learning=3"])
+
+
 def test_help_lists_every_flag_with_underscores_and_ends_well(capsys):
     with pytest.raises(SystemExit) as caught:
         parse_arguments(["--help"])
     assert caught.value.code in (0, None)
     text = capsys.readouterr().out
-    assert all(f"--{name} " in text for name in Config.__dataclass_fields__)
+    assert all(f"--{name} " in text for name in Config.__dataclass_fields__ if name != "options")
+    assert "--options" not in text
+    assert "shuffle_frames" not in text
+
+
+def test_options_of_the_data_set_and_the_network_are_flags_and_those_given_are_kept(capsys):
+    chosen = ["--data=moving_digits", "--model", "searchable"]
+    given = ["--shuffle_frames=False", "--width=8", "--kernel-size", "5"]
+    config = parse_arguments([*chosen, *given])
+    assert config.options == {"shuffle_frames": False, "width": 8, "kernel_size": 5}
+    assert parse_arguments(chosen).options == {}
+    assert parse_arguments(["--model=mlp", "--hidden", "64", "32"]).options == {"hidden": [64, 32]}
+    assert parse_arguments(["--data=spoken_digits", "--held_out_speaker=george"]).options == {
+        "held_out_speaker": "george"
+    }
+    with pytest.raises(SystemExit):
+        parse_arguments([*chosen, "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--shuffle_frames {True,False} Of moving_digits: put each clip's frames" in text
+    assert "--width INT Of searchable: channels of the first. (default: 32)" in text
+
+
+@pytest.mark.parametrize("name", available_models())
+def test_every_option_of_a_network_is_explained(name):
+    assert all(option.help for option in network_options(name).values())
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10", "moving_digits", "spoken_digits", "/some/folder", "owner/name"])
+def test_every_option_of_a_data_set_is_explained(name):
+    assert all(option.help for option in data_options(name).values())

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from training.display import Display, summary_text
+from tidepool.training.display import Display, summary_text
 
 
 class Terminal(io.StringIO):

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data import LabelledData, Split
-from data.dataset import Factor
-from training.config import Config
-from training.evaluation import evaluate
+from tidepool.data import LabelledData, Split
+from tidepool.data.dataset import Factor
+from tidepool.training.config import Config
+from tidepool.training.evaluation import evaluate
 
 
 def two_pixel_data(labels: list[int]) -> LabelledData:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import measurement
-from training.measurement import KEPT_STEPS, WARMUP_STEPS, StepTimes, peak_memory_bytes
+from tidepool.training import measurement
+from tidepool.training.measurement import KEPT_STEPS, WARMUP_STEPS, StepTimes, peak_memory_bytes
 
 
 def with_clock(monkeypatch, seconds_per_step: list[float]) -> StepTimes:

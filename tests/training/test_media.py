@@ -1,4 +1,4 @@
-"""Pictures and tables for reports."""
+"""Images and tables for reports."""
 
 import csv
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from training.media import (
+from tidepool.training.media import (
     confusion_rows,
     feature_tiles,
     filter_tiles,
@@ -112,15 +112,15 @@ def test_feature_maps_are_the_layers_output_in_eval_mode():
 )
 def test_a_grid_is_a_picture_of_all_tiles(tmp_path, shape, mode, size):
     write_grid(tmp_path / "grid.png", torch.randn(shape, generator=torch.Generator().manual_seed(0)))
-    with Image.open(tmp_path / "grid.png") as picture:
-        assert (picture.mode, picture.size) == (mode, size)
+    with Image.open(tmp_path / "grid.png") as image:
+        assert (image.mode, image.size) == (mode, size)
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
 
 
 def test_each_tile_is_stretched_to_the_full_range_and_a_flat_one_is_black(tmp_path):
     tiles = torch.stack([torch.tensor([[[5.0, 6.0]]]), torch.tensor([[[3.0, 3.0]]])])
     write_grid(tmp_path / "grid.png", tiles)
-    with Image.open(tmp_path / "grid.png") as picture:
-        pixels = np.asarray(picture)
+    with Image.open(tmp_path / "grid.png") as image:
+        pixels = np.asarray(image)
     assert pixels.shape == (24, 98)
     assert [pixels[0, column] for column in (0, 23, 24, 47, 48, 49, 50, 97)] == [0, 0, 255, 255, 255, 255, 0, 0]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.config import Config
-from training.optimization import make_optimizer, make_schedule
+from tidepool.training.config import Config
+from tidepool.training.optimization import make_optimizer, make_schedule
 
 
 def learning_rates(config: Config, total_steps: int) -> list[float]:

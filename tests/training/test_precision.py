@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from training.config import Config, ConfigError
-from training.precision import autocast, choose_device, make_scaler, precision_record, set_numerics
+from tidepool.training.config import Config, ConfigError
+from tidepool.training.precision import autocast, choose_device, make_scaler, precision_record, set_numerics
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens on a machine without a GPU")
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from training.checkpoint import Progress
-from training.config import Config
-from training.evaluation import Evaluation
-from training.measurement import StepTimes
-from training.recorder import Diverged, Recorder, rows_until
-from training.records import read_rows
-from training.tracking import NoTracker
+from tidepool.records import read_rows
+from tidepool.training.checkpoint import Progress
+from tidepool.training.config import Config
+from tidepool.training.evaluation import Evaluation
+from tidepool.training.measurement import StepTimes
+from tidepool.training.recorder import Diverged, Recorder, rows_until
+from tidepool.training.tracking import NoTracker
 
 
 class Memory(NoTracker):

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from data import DataError
-from tests.data.recording_files import write_recording_folder
-from training import loop, run
-from training.checkpoint import read_checkpoint
-from training.config import ConfigError
-from training.records import read_json, read_rows
-from training.run import train
-from training.run_folder import LAST_CHECKPOINT, RunFolderError
+from tests.data.audio_files import write_audio_folder
+from tidepool.data import DataError
+from tidepool.kernels.runtime.mode import forget_modes
+from tidepool.records import read_json, read_rows
+from tidepool.training import loop, run
+from tidepool.training.checkpoint import read_checkpoint
+from tidepool.training.config import ConfigError
+from tidepool.training.run import train
+from tidepool.training.run_folder import LAST_CHECKPOINT, RunFolderError
 
 TIMES = {"time_s"}
 SUMMARY_FIELDS = {
@@ -220,7 +221,7 @@ def test_a_checkpoint_with_damaged_measurements_is_refused_and_creates_nothing(
         quietly(small())
     path = tmp_path / "run" / LAST_CHECKPOINT
     torch.save({**read_checkpoint(path), "measurements": measurements}, path)
-    with pytest.raises(RunFolderError, match=r"last\.pt cannot be gone on with: measurements"):
+    with pytest.raises(RunFolderError, match=r"last\.pt cannot be resumed from: measurements"):
         quietly(small(run_dir=tmp_path / "branch", resume=str(tmp_path / "run")))
     assert not (tmp_path / "branch").exists()
 
@@ -327,22 +328,33 @@ def test_the_opening_line_says_what_is_about_to_happen(small):
     assert "W&B off" in line
 
 
-def test_triton_on_the_cpu_beside_a_gpu_is_refused(small, monkeypatch):
-    monkeypatch.setattr(run.kernels, "INTERPRETED", False)
-    with pytest.raises(ConfigError, match="TRITON_INTERPRET=1"):
+@pytest.fixture
+def interpreting_off(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    forget_modes()
+    yield
+    monkeypatch.undo()
+    forget_modes()
+
+
+def test_triton_on_the_cpu_with_interpreting_off_is_refused_in_one_true_line(small, interpreting_off):
+    with pytest.raises(ConfigError) as refused:
         run.check_machine(small(backend="triton", device="cpu"))
+    assert str(refused.value) == (
+        "backend='triton' with device='cpu' needs Triton's interpreter, and TRITON_INTERPRET=0 turns it off: unset it"
+    )
 
 
-def test_recordings_train_networks_on_spectrograms_and_on_waveforms(small, quietly, tmp_path):
-    folder = write_recording_folder(tmp_path / "tones")
+def test_audio_trains_networks_on_spectrograms_and_on_waveforms(small, quietly, tmp_path):
+    folder = write_audio_folder(tmp_path / "tones")
     for model, options in (("vggish", "width=1"), ("conv1d_audio", None), ("mlp", "hidden=(4,)")):
         run_dir = tmp_path / model
         fields = {"data": "spoken_digits", "data_dir": folder, "batch_size": 6, "max_steps": 3, "augment": True}
         outcome = quietly(small(model=model, model_options=options, run_dir=run_dir, **fields))
         assert (outcome.summary["status"], outcome.summary["steps"]) == ("finished", 3)
         assert outcome.summary["test_factor_accuracy"] == {}
-        pictures = set() if model == "mlp" else {"filters.png", "feature_maps.png"}
-        assert {path.name for path in (run_dir / "media").iterdir()} == pictures | {"confusion.csv"}
+        images = set() if model == "mlp" else {"filters.png", "feature_maps.png"}
+        assert {path.name for path in (run_dir / "media").iterdir()} == images | {"confusion.csv"}
     held_out = small(
         model="vggish", model_options="width=1", held_out_speaker="bob", run_dir=tmp_path / "bob", **fields
     )
@@ -369,11 +381,11 @@ def test_videos_report_digit_and_direction_apart_and_the_control_runs(small, qui
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"model": "c3d"}, "data 'digits' are pictures, but the model takes videos; expected a model for pictures"),
-        ({"data": "moving_digits"}, "data 'moving_digits' are videos, but the model takes pictures or spectrograms"),
-        ({"shuffle_frames": True}, "shuffle_frames=True: data 'digits' (pictures) do not use it; it is for moving"),
-        ({"model_options": "depth=1"}, "model_options='depth=1'; mlp has no 'depth'; it has: hidden"),
-        ({"model_options": "num_classes=1"}, "mlp has no 'num_classes'"),
+        ({"model": "c3d"}, "data 'digits' holds images, but the model takes videos; expected a model for images"),
+        ({"data": "moving_digits"}, "data 'moving_digits' holds videos, but the model takes images or spectrograms"),
+        ({"shuffle_frames": True}, "shuffle_frames=True: no such option; data 'digits' has the options: none; model"),
+        ({"model_options": "depth=1"}, "model_options='depth=1': mlp has no option 'depth'; it has: hidden"),
+        ({"model_options": "num_classes=1"}, "mlp has no option 'num_classes'"),
         ({"model_options": "hidden=3"}, "hidden=3; expected a sequence of layer sizes"),
     ],
 )

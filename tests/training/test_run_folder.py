@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training.config import Config
-from training.run_folder import RunFolder, RunFolderError, checkpoint_asked_for, run_dir_of, run_of_checkpoint
+from tidepool.training.config import Config
+from tidepool.training.run_folder import RunFolder, RunFolderError, checkpoint_asked_for, run_dir_of, run_of_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -34,6 +34,16 @@ def test_a_log_beside_the_records_is_no_stranger(tmp_path):
         folder.create()
 
 
+def test_what_a_kill_left_half_written_is_no_stranger_and_goes(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    left = [tmp_path / ".summary.json.0a1b2c3d.tmp", tmp_path / "checkpoints" / ".last.pt.0a1b2c3d.tmp"]
+    for path in left:
+        path.write_text("{")
+    with RunFolder(tmp_path) as folder:
+        folder.create()
+    assert not any(path.exists() for path in left)
+
+
 def test_a_file_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_text("x")
@@ -49,7 +59,7 @@ def test_a_place_that_cannot_be_made_is_refused(tmp_path):
 def test_another_process_is_kept_out_until_the_first_has_left(tmp_path):
     program = (
         "import sys, pathlib\n"
-        "from training.run_folder import RunFolder\n"
+        "from tidepool.training.run_folder import RunFolder\n"
         "with RunFolder(pathlib.Path(sys.argv[1])) as folder:\n"
         "    folder.create(); print('held', flush=True); sys.stdin.read()\n"
     )
@@ -84,7 +94,7 @@ def test_a_damaged_record_is_one_line(tmp_path):
     with RunFolder(tmp_path) as folder:
         folder.create()
         (tmp_path / "config.json").write_text("{")
-        with pytest.raises(RunFolderError, match=r"config\.json cannot be read"):
+        with pytest.raises(RunFolderError, match=r"config\.json: cannot be read as JSON"):
             folder.recorded_config()
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from training.stopping import Interrupted, StopRequest
+from tidepool.training.stopping import Interrupted, StopRequest
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

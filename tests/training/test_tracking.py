@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from training import tracking
-from training.config import Config, ConfigError
-from training.tracking import NoTracker, check_available, start_tracker, tracking_mode
+from tidepool.training import tracking
+from tidepool.training.config import Config, ConfigError
+from tidepool.training.tracking import NoTracker, check_available, start_tracker, tracking_mode
 
 
 class StandInRun:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from training.checkpoint import read_checkpoint
-from training.config import Config
-from training.records import read_json, read_rows
-from training.run import train
+from tidepool.records import read_json, read_rows
+from tidepool.training.checkpoint import read_checkpoint
+from tidepool.training.config import Config
+from tidepool.training.run import train
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONG = {"model": "mlp", "backend": "cudnn", "batch_size": "16", "epochs": "3000", "track": "off", "log_every": "1"}
@@ -59,7 +59,7 @@ def running_until(step: int, run_dir: Path, **fields: Any) -> Iterator[subproces
 
 
 def test_kill_9_then_sigterm_are_one_run(tmp_path):
-    """89 steps an epoch: killed in the second or later, gone on with, and stopped."""
+    """89 steps an epoch: killed in the second or later, resumed, and stopped."""
     folder = tmp_path / "run"
     with running_until(100, folder, **LONG) as process:
         recorded = read_rows(folder / "metrics.jsonl")[-1]["step"]

@@ -1,0 +1,174 @@
+"""`conv_norm_act`: conv + batch norm + residual + activation + pool and its backward, on the backend of your choice."""
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tidepool.kernels.activations import NamedActivation
+from tidepool.kernels.layer.arguments import check_backend
+from tidepool.kernels.layer.norm_checks import check_norm_sizes, check_norm_tensors
+from tidepool.kernels.layer.norm_settings import NormSettings, check_norm_numbers, parse_norm_layer
+from tidepool.kernels.layer.pooling import Pool, Size
+from tidepool.kernels.operators.conv_implementations import no_mode_is_on
+from tidepool.kernels.operators.norm_registration import call
+from tidepool.kernels.oracle.reference import conv_norm_act_reference
+from tidepool.kernels.runtime.caches import Remembered
+
+
+def conv_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    conv_bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: NamedActivation = "relu",
+    pool: Pool = None,
+    pool_first: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """y = pool(activation(batch_norm(conv(x)) + residual)), or with `pool_first` the pool between conv and norm.
+
+    x (N, C, *spatial); weight (K, C/groups, *kernel); norm_weight, norm_bias (the affine part: None for 1 and 0),
+    running_mean, running_var and conv_bias (K,) or None; residual of the size of what is normalised. One, two or three
+    spatial dimensions; `stride`, `padding`, `dilation`, `groups`, `activation` and `pool` as for `conv_relu_pool`.
+    Returns (N, K, *output) in the dtype of the convolution's output (promoted with the residual's), channels_last if x
+    or weight is.
+
+    With `training` the norm uses the batch's mean and biased variance per channel, and where running_mean and
+    running_var are given updates them in place, `momentum` of the new (the variance unbiased) and 1 - momentum of the
+    old, as `torch.nn.functional.batch_norm` does; a cumulative average is momentum = 1 / number of batches. Without it
+    the norm uses the running statistics, which have to be given. The norm's tensors may be float32 beside 16-bit x.
+
+    `backend`: "triton" runs this project's kernels alone; "cudnn" is eager PyTorch (oneDNN on a CPU); "compile" the
+    same under torch.compile; "auto" is eager PyTorch.
+
+    Raises ArgumentError (a ValueError and a RuntimeError) that names the argument; with `training` also where there is
+    only one value per channel.
+    """
+    check_backend(backend)
+    check_norm_numbers(training, momentum, eps)
+    norm = (norm_weight, norm_bias, running_mean, running_var)
+    settings = (stride, padding, dilation, groups, activation, pool, pool_first)
+    key = None if torch.compiler.is_compiling() else _key((x, weight, *norm, conv_bias, residual), training, settings)
+    layer = None if key is None else _CHECKED.get(key)
+    if layer is None:
+        layer = _checked(x, weight, norm, conv_bias, residual, training, settings)
+        if key is not None:
+            _CHECKED.remember(key, layer)
+    if backend == "triton":
+        tensors = (x, weight, *norm, conv_bias, residual)
+        return call(tensors, float(momentum) if training else None, float(eps), layer)
+    reference = _compiled_reference() if backend == "compile" else conv_norm_act_reference
+    return reference(
+        x, weight, *norm, conv_bias=conv_bias, residual=residual, stride=stride, padding=padding, dilation=dilation,
+        groups=groups, activation=activation, pool=pool, pool_first=pool_first, training=training, momentum=momentum,
+        eps=eps,
+    )  # fmt: skip
+
+
+def prepared_conv_norm_act(
+    kernel: Sequence[int], *, training: bool, momentum: float, eps: float, backend: str,
+    **settings: Any,
+) -> Callable[..., Tensor]:  # fmt: skip
+    """`conv_norm_act` as a function of (x, weight, norm_weight, norm_bias, running_mean, running_var, conv_bias,
+    residual), for calls whose tensors were checked before, by `check_conv_norm_act`, and have the sizes they had then.
+
+    As PyTorch's batch norm, and unlike `conv_norm_act`, it leaves the version counters of the running statistics as
+    they are: a norm may be used by both in one step.
+    """
+    layer = parse_norm_layer(tuple(kernel), *(settings[name] for name in _SETTINGS))
+
+    def call_eagerly(*tensors: Any) -> Tensor:
+        x, weight, *norm, conv_bias, residual = tensors
+        return conv_norm_act_reference(
+            x, weight, *norm, conv_bias=conv_bias, residual=residual, training=training, momentum=momentum, eps=eps,
+            **settings,
+        )  # fmt: skip
+
+    def call_fused(*tensors: Any) -> Tensor:
+        statistics = [t for t in tensors[4:6] if t is not None and training]
+        if not statistics or torch.compiler.is_compiling() or not no_mode_is_on():
+            return call(tensors, momentum if training else None, eps, layer)
+        with torch.autograd._unsafe_preserve_version_counter(tuple(statistics)):
+            return call(tensors, momentum if training else None, eps, layer)
+
+    return call_fused if backend == "triton" else call_eagerly
+
+
+_SETTINGS = ("stride", "padding", "dilation", "groups", "activation", "pool", "pool_first")
+
+
+def check_conv_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    norm: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    conv_bias: Tensor | None,
+    residual: Tensor | None,
+    *,
+    training: bool,
+    **settings: Any,
+) -> None:
+    """What `conv_norm_act` would say of these tensors (fake ones too) and settings. Raises ArgumentError."""
+    _checked(x, weight, norm, conv_bias, residual, training, tuple(settings[name] for name in _SETTINGS))
+
+
+def _checked(
+    x: Tensor,
+    weight: Tensor,
+    norm: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    conv_bias: Tensor | None,
+    residual: Tensor | None,
+    training: bool,
+    settings: tuple[Size, Size | str, Size, int, NamedActivation, Pool, bool],
+) -> NormSettings:
+    """The layer's settings. Raises ArgumentError for anything wrong with tensors or settings."""
+    rank = weight.dim() - 2 if isinstance(weight, Tensor) else 0
+    kernel = tuple(weight.shape[2:]) if rank in (1, 2, 3) else (1,)
+    layer = parse_norm_layer(kernel, *settings)
+    check_norm_tensors(x, weight, *norm, conv_bias, residual, operator.index(settings[3]), training)
+    check_norm_sizes(x.shape, weight.shape, None if residual is None else residual.shape, training, layer)
+    return layer
+
+
+_CHECKED: Remembered[NormSettings] = Remembered()
+"""Settings of calls that were checked before, by everything that the checks depend on."""
+
+
+def _key(tensors: tuple[Tensor | None, ...], training: bool, settings: tuple[Any, ...]) -> Any:
+    """What `_checked` depends on, as a key; None where it cannot be one (lists as settings, something not a tensor)."""
+    try:
+        described = tuple([None if t is None else (t.shape, t.dtype, t.device, t.layout) for t in tensors])
+        device = tensors[0].device.type  # type: ignore[union-attr]
+        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        # Types too: a stride of True or 1.0 equals 1 and is refused all the same.
+        kinds = tuple([type(s) for s in settings])
+        if tuple in kinds:
+            kinds += tuple([type(v) for s in settings if type(s) is tuple for v in s])
+        pool = settings[5]
+        if pool is not None:
+            kinds += pool.kinds
+        key = (described, training, settings, kinds, autocast)
+        hash(key)
+    except (AttributeError, TypeError, RuntimeError):
+        return None
+    return key
+
+
+@functools.cache
+def _compiled_reference() -> Callable[..., Tensor]:
+    return torch.compile(conv_norm_act_reference)

@@ -1,0 +1,1 @@
+"""The simulator behind Triton: a library in place of the CUDA driver, and a Triton driver that uses it."""

@@ -1,0 +1,1 @@
+"""Kernels as they are compiled, on a simulated GPU."""

@@ -1,0 +1,1 @@
+"""Tests of the cycle model, on sequences written by hand and on kernels that Triton compiles."""
