@@ -41,6 +41,7 @@ from tidepool.kernels.operators import conv_implementations as implementations
 from tidepool.kernels.operators.call import LayerCall, layer_call
 from tidepool.kernels.operators.conv_autograd import OP
 from tidepool.kernels.operators.conv_implementations import may_skip_dispatcher, or_nothing
+from tidepool.kernels.operators.flops import conv_flops, planned_backward_flops
 from tidepool.kernels.oracle.reference import conv_act_pool_reference
 from tidepool.kernels.runtime.launch import operand_kind
 from tidepool.kernels.runtime.mode import is_interpreted
@@ -383,12 +384,12 @@ register_composite(
 )
 register(
     "conv_act_pool_planned(Tensor x, Tensor weight, Tensor? bias, str layer, str plan, Tensor? slope=None) -> Tensor",
-    op=OP, real=_infer, fake=_fake_infer, record=_planned, lowered=(0, 1, 2, 5),
+    op=OP, real=_infer, fake=_fake_infer, record=_planned, lowered=(0, 1, 2, 5), flops=conv_flops,
 )  # fmt: skip
 register(
     "conv_act_pool_planned_forward(Tensor x, Tensor weight, Tensor? bias, str layer, str plan, Tensor? slope=None) "
     "-> (Tensor, Tensor, Tensor)",
-    op=OP, real=_forward, fake=_fake_forward,
+    op=OP, real=_forward, fake=_fake_forward, flops=conv_flops,
 )  # fmt: skip
 register(
     "conv_act_pool_planned_slope(Tensor grad, Tensor saved, Tensor? x, Tensor weight, Tensor? bias, Tensor slope, "
@@ -399,5 +400,5 @@ register(
     "conv_act_pool_planned_backward(Tensor grad, Tensor code, Tensor saved, Tensor? x, Tensor weight, Tensor? bias, "
     "SymInt[] x_size, bool channels_last, bool needs_x, bool needs_weight, bool needs_bias, str layer, str plan) "
     "-> (Tensor, Tensor, Tensor)",
-    op=OP, real=_backward, fake=_fake_backward,
+    op=OP, real=_backward, fake=_fake_backward, flops=planned_backward_flops,
 )  # fmt: skip

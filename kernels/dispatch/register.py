@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from tidepool.kernels.dispatch.differentiate import NotDifferentiable, apply, is_differentiated
 
@@ -23,13 +24,15 @@ def register(
     fake: Callable[..., Any],
     record: Callable[..., Any] | None = None,
     lowered: Collection[int] = (),
+    flops: Callable[..., int] | None = None,
 ) -> None:
     """Define `tidepool::<schema>`, an operator of the public function `op`.
 
     `real` runs it on a CPU and on a GPU; `fake` gives sizes, dtypes and formats. `record` is called with the operator's
     arguments where one of the tensors has to be differentiated; None: the results are internal and refuse to be
     differentiated further. `lowered`: positions of the arguments that autocast turns into the low precision (float64
-    ones stay); with none the operator takes no part in autocast.
+    ones stay); with none the operator takes no part in autocast. `flops` is told the arguments with sizes in the place
+    of tensors, and says what `torch.utils.flop_counter` counts; None: nothing.
     """
     name = schema.partition("(")[0]
     _LIBRARY.define(schema)
@@ -41,6 +44,8 @@ def register(
     if lowered:
         for device_type in ("cpu", "cuda"):
             _LIBRARY.impl(name, _autocast(operator, device_type, lowered), f"Autocast{device_type.upper()}")
+    if flops is not None:
+        register_flop_formula(getattr(torch.ops.tidepool, name))(flops)
 
 
 def register_composite(schema: str, function: Callable[..., Any]) -> None:

@@ -24,6 +24,7 @@ from tidepool.kernels.dispatch.register import register
 from tidepool.kernels.operators import conv_implementations as implementations
 from tidepool.kernels.operators.call import LayerCall
 from tidepool.kernels.operators.conv_autograd import OP, ConvActPool, record
+from tidepool.kernels.operators.flops import conv_flops, dgrad_flops, wgrad_flops
 
 ops = torch.ops.tidepool
 _record: Any = ConvActPool.apply  # type: ignore[attr-defined]
@@ -56,12 +57,14 @@ register(
     fake=implementations.fake_infer,
     record=record,
     lowered=(0, 1, 2, 4),
+    flops=conv_flops,
 )
 register(
     f"conv_act_pool_forward(Tensor x, Tensor weight, Tensor? bias, str layer, Tensor? slope=None) -> {_SAVED}",
     op=OP,
     real=implementations.forward,
     fake=implementations.fake_forward,
+    flops=conv_flops,
 )
 register(
     "conv_act_pool_slope(Tensor grad, Tensor saved, Tensor slope, bool needs_z, bool needs_slope, str layer) "
@@ -76,6 +79,7 @@ register(
     op=OP,
     real=implementations.dgrad,
     fake=implementations.fake_dgrad,
+    flops=dgrad_flops,
 )
 register(
     "conv_act_pool_wgrad(Tensor grad, Tensor code, Tensor saved, Tensor x, Tensor weight, bool needs_weight, "
@@ -83,4 +87,5 @@ register(
     op=OP,
     real=implementations.wgrad,
     fake=implementations.fake_wgrad,
+    flops=wgrad_flops,
 )

@@ -15,6 +15,7 @@ import torch
 
 from tidepool.kernels.dispatch.register import register
 from tidepool.kernels.operators import norm_operators as operators
+from tidepool.kernels.operators.flops import norm_flops
 from tidepool.kernels.operators.norm_autograd import OP, call, record, record_training
 
 __all__ = ["call", "ops"]
@@ -32,15 +33,20 @@ comes."""
 register(
     f"conv_norm_act({_FIXED}) -> Tensor",
     op=OP, real=operators.infer, fake=operators.fake_infer, record=record, lowered=_LOWERED,
+    flops=norm_flops,
 )  # fmt: skip
 register(
     f"conv_norm_act_training({_UPDATED}) -> Tensor",
     op=OP, real=operators.infer_training, fake=operators.fake_infer_training, record=record_training, lowered=_LOWERED,
+    flops=norm_flops,
 )  # fmt: skip
-register(f"conv_norm_act_forward({_FIXED}) -> {_SAVED}", op=OP, real=operators.forward, fake=operators.fake_forward)
+register(
+    f"conv_norm_act_forward({_FIXED}) -> {_SAVED}",
+    op=OP, real=operators.forward, fake=operators.fake_forward, flops=norm_flops,
+)  # fmt: skip
 register(
     f"conv_norm_act_forward_training({_UPDATED}) -> {_SAVED}",
-    op=OP, real=operators.forward_training, fake=operators.fake_forward_training,
+    op=OP, real=operators.forward_training, fake=operators.fake_forward_training, flops=norm_flops,
 )  # fmt: skip
 register(
     "conv_norm_act_backward(Tensor grad, Tensor z, Tensor code, Tensor coefficients, Tensor? residual, "
