@@ -2,11 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 from torch import nn
 
+from tidepool.kernels.layer.described import DescribedLayer
 from tidepool.kernels.layer.pooling import AvgPool, MaxPool
 from tidepool.models import build_model
 
@@ -16,8 +16,8 @@ class CaseError(ValueError):
 
 
 @dataclass(frozen=True)
-class LayerCase:
-    """One layer: sizes of x (N, C, *spatial) and weight (K, C/groups, *kernel) and the op's settings.
+class LayerCase(DescribedLayer):
+    """One layer that is compared.
 
     `input_gradient` is False for a network's first layer: nobody asks for its input's gradient, on either side.
     """
@@ -31,36 +31,6 @@ class LayerCase:
     bias: bool = True
     input_gradient: bool = True
     note: str = ""
-
-    @property
-    def batch(self) -> int:
-        """N."""
-        return self.x[0]
-
-    @property
-    def rank(self) -> int:
-        """Spatial dimensions."""
-        return len(self.weight) - 2
-
-    @property
-    def fan_in(self) -> int:
-        """Products summed for one convolution output."""
-        return prod(self.weight[1:])
-
-    @property
-    def channels_last(self) -> bool:
-        """Whether there is a channels_last format for the layer (one spatial dimension has none)."""
-        return self.rank > 1
-
-    @property
-    def activation(self) -> str | None:
-        """The activation, the op's default filled in."""
-        return self.options.get("activation", "relu")
-
-    @property
-    def pool(self) -> MaxPool | AvgPool | None:
-        """The pool, the op's default filled in."""
-        return self.options.get("pool", MaxPool(2))
 
     def at_batch(self, batch: int) -> "LayerCase":
         """The same layer on fewer samples."""

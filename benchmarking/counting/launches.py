@@ -62,7 +62,7 @@ class Sized:
 def case_of(layer: LayerCase) -> Case:
     """The suite's layer as the compile check takes one."""
     settings = {**layer.options, "activation": layer.activation, "pool": layer.pool}
-    return Case(layer.name, layer.x, layer.weight, settings=settings, input_gradient=layer.input_gradient)
+    return Case(layer.name, layer.x, layer.weight, options=settings, input_gradient=layer.input_gradient)
 
 
 def at_size(layer: LayerCase, size: Size, dtype: str, like: Sized | None = None) -> Sized:

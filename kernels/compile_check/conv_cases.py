@@ -1,31 +1,26 @@
 """The layers that `compile_check` compiles: between them every kernel, dtype, kind of pool and number of dimensions."""
 
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 from tidepool.kernels.activations import as_activation
+from tidepool.kernels.layer.described import DescribedLayer
 from tidepool.kernels.layer.pooling import AvgPool, MaxPool
 
 
 @dataclass(frozen=True)
-class Case:
-    """A layer to compile: x (N, C, *spatial) and weight (K, C/groups, *kernel) sizes and the op's settings."""
+class Case(DescribedLayer):
+    """A layer to compile."""
 
     name: str
     x: tuple[int, ...]
     weight: tuple[int, ...]
     dtypes: tuple[str, ...] = ("bf16",)
-    settings: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     without_gradients: bool = False  # compile inference and the bias gradient alone as well
     forward_only: bool = False
     input_gradient: bool = True
     channels_last: bool = True  # where there is such a format: one spatial dimension has none
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The settings, as `oracle.error_rule` calls them."""
-        return self.settings
 
     @property
     def bias(self) -> bool:
@@ -33,20 +28,10 @@ class Case:
         return True
 
     @property
-    def rank(self) -> int:
-        """Spatial dimensions."""
-        return len(self.weight) - 2
-
-    @property
-    def fan_in(self) -> int:
-        """Products summed for one convolution output."""
-        return prod(self.weight[1:])
-
-    @property
     def exact(self) -> bool:
         """Whether values and gradients of integers are exact: no smooth or learned activation, no third of a pixel."""
-        pool, activation = self.settings.get("pool"), as_activation(self.settings.get("activation", "relu"))
-        return activation.name in ("relu", "none") and (not isinstance(pool, AvgPool) or pool == AvgPool(2))
+        averages = isinstance(self.pool, AvgPool) and self.pool != AvgPool(2)
+        return as_activation(self.activation).name in ("relu", "none") and not averages
 
 
 _ALL_DTYPES = ("bf16", "fp16", "tf32", "fp32")
@@ -55,9 +40,7 @@ CASES: tuple[Case, ...] = (
     Case("3x3_c256", (16, 256, 28, 28), (256, 256, 3, 3), ("bf16",), {"padding": 1, "pool": MaxPool(2)}),
     Case("5x5_s2_pool2", (16, 32, 56, 56), (256, 32, 5, 5), ("bf16",), {"stride": 2, "padding": 2}, forward_only=True),
     Case("3x3_c24_k32", (16, 24, 30, 30), (32, 24, 3, 3), ("fp16",), forward_only=True),
-    Case(
-        "3x3_ceil", (16, 64, 27, 27), (64, 64, 3, 3), settings={"pool": MaxPool(2, ceil_mode=True)}, forward_only=True
-    ),
+    Case("3x3_ceil", (16, 64, 27, 27), (64, 64, 3, 3), options={"pool": MaxPool(2, ceil_mode=True)}, forward_only=True),
     Case("3x3_c16_k16", (64, 16, 32, 32), (16, 16, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}),
     Case("3x3_c48_pool2", (16, 48, 28, 28), (48, 48, 3, 3), ("bf16", "fp32"), {"padding": 1, "pool": MaxPool(2)}),
     Case("rgb_3x3_pool2", (64, 3, 224, 224), (64, 3, 3, 3), _ALL_DTYPES, {"padding": 1, "pool": MaxPool(2)}),

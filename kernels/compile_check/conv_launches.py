@@ -99,7 +99,7 @@ class Tensors:
 
 def tensors_of(case: Case, dtype: str) -> Tensors:
     """The tensors of a layer in a dtype of TORCH_DTYPES."""
-    layer = parse_layer(case.weight[2:], **case.settings)
+    layer = parse_layer(case.weight[2:], **case.options)
     geometry, shapes = build_geometry(case.x, case.weight, layer)
     like = torch.empty(0, dtype=TORCH_DTYPES[dtype])
 

@@ -26,7 +26,7 @@ def _case(entry: dict[str, Any]) -> Case | NormCase:
     settings["pool"] = _pool(entry["pool"])
     x, weight, norm = tuple(entry["x"]), tuple(entry["weight"]), entry.get("norm")
     if norm is None:
-        return Case(entry["name"], x, weight, settings=settings, input_gradient=entry["input_gradient"])
+        return Case(entry["name"], x, weight, options=settings, input_gradient=entry["input_gradient"])
     settings["pool_first"] = norm["pool_first"]
     return NormCase(
         entry["name"],

@@ -22,6 +22,7 @@ from tidepool.kernels.auto.plan import Choice, LayerPlan, candidates, linear_par
 from tidepool.kernels.auto.table import Entry, machine_of, make_entry
 from tidepool.kernels.layer.arguments import parse_layer
 from tidepool.kernels.layer.checks import check_channels, check_tensors
+from tidepool.kernels.layer.described import DescribedLayer
 from tidepool.kernels.layer.pooling import MaxPool
 from tidepool.kernels.operators.call import LayerCall, layer_call
 from tidepool.kernels.ops.conv import conv_relu_pool
@@ -56,7 +57,7 @@ class TuningError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class PartOfBatch:
+class PartOfBatch(DescribedLayer):
     """A layer on fewer samples, as the error rule wants it."""
 
     name: str
@@ -64,17 +65,7 @@ class PartOfBatch:
     weight: tuple[int, ...]
     options: dict[str, Any]
     bias: bool
-    channels_last: bool
-
-    @property
-    def rank(self) -> int:
-        """Spatial dimensions."""
-        return len(self.weight) - 2
-
-    @property
-    def fan_in(self) -> int:
-        """Products summed for one convolution output."""
-        return prod(self.weight[1:])
+    channels_last: bool = True
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 from tidepool.kernels.activations import activation_from_text
+from tidepool.kernels.layer.described import DescribedLayer
 from tidepool.kernels.layer.pooling import AvgPool, MaxPool, Pool
 
 
@@ -14,29 +14,14 @@ class LayerTextError(ValueError):
 
 
 @dataclass(frozen=True)
-class TuneLayer:
-    """A layer: sizes of x (N, C, *spatial) and weight (K, C/groups, *kernel), and the op's settings."""
+class TuneLayer(DescribedLayer):
+    """A layer to tune, on channels_last tensors where there are such."""
 
     name: str
     x: tuple[int, ...]
     weight: tuple[int, ...]
     options: dict[str, Any] = field(default_factory=dict)
     bias: bool = True
-
-    @property
-    def rank(self) -> int:
-        """Spatial dimensions."""
-        return len(self.weight) - 2
-
-    @property
-    def fan_in(self) -> int:
-        """Products summed for one convolution output."""
-        return prod(self.weight[1:])
-
-    @property
-    def channels_last(self) -> bool:
-        """Whether the layer is tuned on channels_last tensors: where there are such."""
-        return self.rank > 1
 
     def at_batch(self, batch: int) -> "TuneLayer":
         """The same layer on `batch` samples."""

@@ -5,13 +5,14 @@ from typing import Any
 
 from tidepool.kernels import AvgPool, MaxPool
 from tidepool.kernels.layer.arguments import parse_layer
+from tidepool.kernels.layer.described import DescribedLayer
 from tidepool.kernels.layer.geometry import Geometry, Shapes
 from tidepool.kernels.layer.sizes import build_geometry
 
 
 @dataclass(frozen=True)
-class Case:
-    """One layer: sizes of x (N, C, *spatial) and weight (K, C/groups, *kernel), and the op's keyword arguments."""
+class Case(DescribedLayer):
+    """One layer."""
 
     name: str
     x: tuple[int, ...]
@@ -19,19 +20,6 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     bias: bool = True
     channels_last: bool = False
-
-    @property
-    def rank(self) -> int:
-        """Spatial dimensions."""
-        return len(self.weight) - 2
-
-    @property
-    def fan_in(self) -> int:
-        """Products summed for one convolution output."""
-        count = 1
-        for size in self.weight[1:]:
-            count *= size
-        return count
 
 
 CASES = (

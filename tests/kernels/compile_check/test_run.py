@@ -19,7 +19,7 @@ from tidepool.kernels.layer.pooling import MaxPool
 from tidepool.kernels.runtime.targets import SM_80, SM_90
 from tidepool.kernels.tiles.dense import DgradTile, ForwardTile, WgradTile
 
-LAYER = Case("layer", (2, 16, 10, 10), (32, 16, 3, 3), settings={"padding": 1, "pool": MaxPool(2)})
+LAYER = Case("layer", (2, 16, 10, 10), (32, 16, 3, 3), options={"padding": 1, "pool": MaxPool(2)})
 TILES = {
     "forward": ForwardTile(32, 16, 16, 4, False, warps=8),
     "dgrad": DgradTile(32, 16, 16, False, warps=8),
