@@ -32,6 +32,9 @@ from tidepool.kernels.runtime.targets import GFX942, SM_80, SM_90, SM_100, Targe
 
 WHOLE = (SM_80, SM_90, SM_100, GFX942)
 """The targets of which CI compiles every tile; of the others one tile of each kernel."""
+LISTED = (SM_80, SM_90)
+"""Those of which CI compiles the listed layers one by one, in every dtype: the ones that are modelled and simulated. Of
+the other whole targets it compiles one layer of each kind."""
 DRAWN: tuple[Target, ...] = ()
 """Targets for which CI compiles layers of suites and networks as well, as `--everything` does for all: on four they
 are half of its time, which is limited."""
@@ -51,12 +54,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class Work:
-    """Something that launches kernels when `launch` is called; `drawn`: a layer of a suite or network."""
+    """Something that launches kernels when `launch` is called. `shipped`: one tile; `drawn`: a layer of a suite or
+    network; neither: a listed layer."""
 
     case: str
     dtype: str
     launch: Callable[[], None]
     ordered: bool = True
+    shipped: bool = False
     drawn: bool = False
 
 
@@ -81,7 +86,8 @@ def work_on(target: Target, selection: Selection) -> list[Work]:
     found.append(Work(SQUEEZE_EXCITE, "bf16", partial(launch_squeeze_excite, TORCH_DTYPES["bf16"])))
     whole = selection.everything or target in WHOLE
     if whole and not selection.names:
-        found += [Work(f"tile of {one.case.name}", one.dtype, one.launch) for one in shipped_tiles(target)]
+        tiles = shipped_tiles(target)
+        found += [Work(f"tile of {one.case.name}", one.dtype, one.launch, shipped=True) for one in tiles]
     if selection.everything or selection.names or target in DRAWN:
         found += [Work(name, "bf16", launch, drawn=True) for name, launch in _drawn()]
     return [work for work in found if not selection.names or work.case in selection.names]
@@ -123,23 +129,26 @@ def _compiled_on(target: Target, selection: Selection, work_done: Callable[[int,
 
 def _keys(launch: Launch, work: Work, target: Target, selection: Selection) -> tuple[str, ...]:
     """What stands for a launch: it is compiled if the first of these is new. Kernels that are the same are compiled
-    once; in CI's selection also layers of networks of one kind, and of a kernel one tile where that will do."""
+    once; in CI's selection also layers of one kind, and of a kernel one tile, where that will do."""
     if selection.everything or selection.names:
         return (launch.key,)
     if target not in WHOLE:
         return (launch.name,)
-    return (_kind(launch), launch.key) if work.drawn else (launch.key, _kind(launch))
+    each = work.shipped or (target in LISTED and not work.drawn)
+    kind = _kind(launch, work.dtype)
+    return (launch.key, kind) if each else (kind, launch.key)
 
 
 _NOT_OF_A_KIND = ("ROWS", "STRIDE_XW", "BLOCK_C", "HAS_BIAS", "SLOPES", "norm")
 
 
-def _kind(launch: Launch) -> str:
-    """What a tile's registers depend on most: the kernel, its blocks, the kinds of activation and pool, and how many
-    sizes are 1, which the compiler knows. How often loops run and how large a filter is are left out."""
+def _kind(launch: Launch, dtype: str) -> str:
+    """What a tile's registers depend on most: the kernel, its dtype (bf16 and fp16 are alike) and blocks, the kinds of
+    activation and pool, and how many sizes are 1, which the compiler knows. How often loops run and how large a filter
+    is are left out."""
     words = [(name, _word(value)) for name, value in sorted(launch.keywords.items()) if name not in _NOT_OF_A_KIND]
     ones = sum(1 for number in launch.arguments if isinstance(number, int) and number == 1)
-    return repr((launch.name, words, ones))
+    return repr((launch.name, "16 bits" if dtype in ("bf16", "fp16") else dtype, words, ones))
 
 
 def _word(value: object) -> object:
