@@ -16,6 +16,7 @@ Private parts of Triton, of 3.6 to 3.9, used because there is no public way to i
 - `InterpretedFunction` with its `__call__`: the kernel's loop over the grid, and Triton's own functions where
   TRITON_INTERPRET was set when it was imported
 - `constexpr.value`, overridden: the constant that tells kernels how they run
+- what `interpreter_memory` names
 """
 
 import dataclasses
@@ -33,8 +34,7 @@ from threadpoolctl import ThreadpoolController
 from triton.runtime import interpreter
 from triton.runtime.jit import JITFunction
 
-Patch = tuple[Any, str, Any]
-"""An object, the name of an attribute of it, and the value that it has while a kernel is interpreted."""
+from tidepool.kernels.runtime.interpreter_memory import Patch, remembering
 
 
 class Kernel(JITFunction[Any]):
@@ -141,7 +141,7 @@ def _patches() -> list[Patch]:
     # kernel's time; `offset_type` has ruled overflow out.
     options = dataclasses.replace(builder.options, sanitize_overflow=False)
     return [
-        *found.values(),
+        *remembering(found.values()),
         (interpreter, "_patch_lang", lambda _: _NOTHING_TO_RESTORE),
         (builder, "options", options),
         (builder, "binary_op", functools.partial(_typed_result, builder.binary_op)),
