@@ -1,4 +1,4 @@
-"""The harness plants what it says and the tests catch it: a sample of faults, one for every kernel.
+"""The harness plants what it says and the tests catch it: a sample of faults, one for every kind of kernel.
 
 All of them: `python -m tests.faults --out results/planted_faults`, whose record is checked against the list here.
 """
@@ -59,7 +59,8 @@ def test_names_are_unique_and_every_kernel_file_has_three() -> None:
     assert all(count[file] >= 3 for file in KERNEL_FILES), count
 
 
-def test_a_fault_in_every_kernel_is_caught_and_the_tree_stays_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.full
+def test_a_fault_in_every_kind_of_kernel_is_caught_and_the_tree_stays_as_it_was(tmp_path: Path) -> None:
     copy_tree(tmp_path)
     before = contents(tmp_path)
     sample = [mutation for mutation in MUTATIONS if mutation.name in SAMPLE]

@@ -33,6 +33,7 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.full  # CI runs the whole compile check besides
 def test_every_kernel_compiles_for_sm_90_and_sm_80_without_a_spill_and_with_tensor_cores() -> None:
     done = run_python("-m", "tidepool.kernels.compile_check", "--targets", "sm_90", "cuda:80", "--cases", *CASES)
     assert done.returncode == 0, done.stdout + done.stderr

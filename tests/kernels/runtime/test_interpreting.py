@@ -50,10 +50,12 @@ def run(program: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     [
         ("import tidepool", {}, "JITFunction"),
         ("import triton, tidepool.kernels", {}, "JITFunction"),
-        ("import tidepool.kernels.conv.forward, triton", {}, "JITFunction"),
-        ("import tidepool.kernels.runtime.launch", {}, "JITFunction"),
+        pytest.param("import tidepool.kernels.conv.forward, triton", {}, "JITFunction", marks=pytest.mark.full),
+        pytest.param("import tidepool.kernels.runtime.launch", {}, "JITFunction", marks=pytest.mark.full),
         ("import triton.language, tidepool.models", {"TRITON_INTERPRET": "1"}, "InterpretedFunction"),
-        ("import tidepool.training, triton", {"TRITON_INTERPRET": "1"}, "InterpretedFunction"),
+        pytest.param(
+            "import tidepool.training, triton", {"TRITON_INTERPRET": "1"}, "InterpretedFunction", marks=pytest.mark.full
+        ),
     ],
 )
 def test_any_order_of_imports_runs_and_sets_nothing(imports: str, environment: dict[str, str], triton_is: str) -> None:
@@ -89,6 +91,7 @@ torch.testing.assert_close(foreign(x), expected)
 """
 
 
+@pytest.mark.full  # Inductor compiles C++
 def test_torch_compile_works_before_and_after() -> None:
     done = run(_COMPILED_BESIDE)
     assert done.returncode == 0, done.stderr

@@ -259,7 +259,7 @@ def test_a_network_without_convolutions_has_nothing_to_fuse() -> None:
     assert str(report).splitlines()[0] == "0 fused"
 
 
-@pytest.mark.parametrize("rest", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("rest", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.full)])
 def test_what_is_left_may_go_on_to_another_backend(rest: str) -> None:
     torch.manual_seed(0)
     plain = NETWORKS["resnet"][0]()
