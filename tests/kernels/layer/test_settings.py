@@ -55,7 +55,9 @@ def test_text_is_parsed_where_operators_are_registered_and_nowhere_else() -> Non
         for name in ("auto/operator", "operators/conv_autograd", "operators/norm_autograd")
     }  # fmt: skip
     by_text = "kernels/operators/call.py"  # `geometry_of`, the cached entry of the gradients
-    registered = {"kernels/operators/conv_implementations.py", "kernels/operators/norm_operators.py", by_text}
+    registered = {f"kernels/operators/{name}.py" for name in ("conv_implementations", "norm_operators", "flops")} | {
+        by_text
+    }
     itself = {"kernels/layer/settings.py", "kernels/layer/norm_settings.py"}
     assert reads == operators | registered | {"kernels/layer/norm_settings.py"}
     public, table = {"kernels/ops/conv.py"}, {"kernels/auto/plan.py"}
