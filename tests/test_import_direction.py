@@ -141,6 +141,13 @@ def test_records_analysis_and_sweeping_do_without_torch() -> None:
             assert not {"torch", "triton"} & {name[0] for name in imported(file)}, f"{file.name} imports torch"
 
 
+def test_a_program_that_fuses_nothing_does_without_sympy() -> None:
+    """PyTorch's tracing of symbolic sizes brings it: a sixth of the time that train.py takes to start."""
+    code = "import sys, tidepool.training.command_line, tidepool.training.run; print('sympy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "False", done.stdout + done.stderr
+
+
 def test_no_file_is_called_utils_helpers_or_common() -> None:
     names = {file.stem for package in PACKAGES for file in sources(package)}
     assert not names & {"utils", "helpers", "common"}

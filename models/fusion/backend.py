@@ -14,9 +14,7 @@ import torch
 from torch import fx
 
 from tidepool.kernels.layer.arguments import ArgumentError, check_backend
-from tidepool.models.fusion.checkpointing import run_eagerly
-from tidepool.models.fusion.report import CapturedGraph, FuseReport
-from tidepool.models.fusion.rewrite import Names, rewrite
+from tidepool.models.fusion.report import CapturedGraph, FuseReport, Names
 
 RESTS = ("eager", "aot_eager", "inductor")
 """What may become of the nodes that are not fused: run as they are, or go on to these backends of PyTorch's."""
@@ -38,6 +36,10 @@ class TidepoolBackend:
         self.names: Callable[[], Names] = dict
 
     def __call__(self, module: fx.GraphModule, inputs: list[Any], **_: Any) -> Callable[..., Any]:
+        # Here, where PyTorch's tracing is loaded already: it takes SymPy, 0.7 s of a program that fuses nothing.
+        from tidepool.models.fusion.checkpointing import run_eagerly
+        from tidepool.models.fusion.rewrite import rewrite
+
         graph = CapturedGraph()
         rewrite(module, self.backend, self.names(), graph)
         if self.rest == "eager":

@@ -17,8 +17,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from tidepool.models.fusion.backend import TidepoolBackend
-from tidepool.models.fusion.report import FuseReport
-from tidepool.models.fusion.rewrite import Names
+from tidepool.models.fusion.report import FuseReport, Names
 from tidepool.models.fusion.verify import verify
 
 RECOMPILE_LIMIT = 64

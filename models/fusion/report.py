@@ -2,9 +2,12 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+Names = Mapping[int, str]
+"""Qualified names of a network's parameters by their ids."""
 
 
 @dataclass(frozen=True)

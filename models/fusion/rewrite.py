@@ -14,7 +14,7 @@ Whatever the rule forbids stays as it was, and the report says why.
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,10 +28,7 @@ from tidepool.models.fusion.chains import Chain, begin, extend
 from tidepool.models.fusion.checkpointing import bodies
 from tidepool.models.fusion.effects import described, may_overlap, storages, value_of, writes
 from tidepool.models.fusion.images import rewrite_images
-from tidepool.models.fusion.report import CapturedGraph, FusedLayer, SkippedLayer
-
-Names = Mapping[int, str]
-"""Qualified names of a network's parameters by their ids."""
+from tidepool.models.fusion.report import CapturedGraph, FusedLayer, Names, SkippedLayer
 
 
 def rewrite(module: fx.GraphModule, backend: str, names: Names, into: CapturedGraph) -> None:
