@@ -25,12 +25,22 @@ ENVIRONMENT = "TIDEPOOL_DEVICE"
 _KEPT = 10_000
 
 
+@dataclasses.dataclass
+class Totals:
+    """What a device has done since it was made; `seconds` of simulating, which are no GPU's."""
+
+    launches: int = 0
+    warp_instructions: int = 0
+    seconds: float = 0.0
+
+
 class Device:
-    """A simulated GPU. `reports` has what the latest launches did, oldest first."""
+    """A simulated GPU. `reports` has what the latest launches did, oldest first, `totals` what all did."""
 
     def __init__(self, target: Target, schedule: Schedule) -> None:
         self.target, self.schedule = target, schedule
         self.reports: list[Report] = []
+        self.totals = Totals()
 
     @property
     def name(self) -> str:
@@ -60,8 +70,12 @@ class Device:
             program=program, grid=grid, threads=threads, shared_bytes=shared, parameters=bytes(raw), maps=maps,
             memory=memory,
         )  # fmt: skip
-        self.reports.append(run(launch, self.schedule))
+        report = run(launch, self.schedule)
+        self.reports.append(report)
         del self.reports[:-_KEPT]
+        self.totals.launches += 1
+        self.totals.warp_instructions += report.warp_instructions
+        self.totals.seconds += report.seconds
 
 
 def _tensors_of(arguments: Any) -> Iterator[Any]:
