@@ -13,7 +13,8 @@ REFERENCE = "cudnn"
 # Config fields that do not change what is trained: two runs that differ only here are repeats of one another.
 _BOOKKEEPING = frozenset(
     {"data", "model", "dtype", "backend", "seed", "run_dir", "name", "group", "project", "track", "resume", "progress",
-     "data_dir", "device", "eval_every", "log_every", "checkpoint_every", "schema_version"}
+     "data_dir", "device", "eval_every", "log_every", "checkpoint_every",
+     "checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints", "schema_version"}
 )  # fmt: skip
 CONDITION = ["data", "model", "dtype", "settings"]
 

@@ -4,6 +4,7 @@ Nothing here imports torch or another package of this project. The format of rec
 `tidepool.records.recorded_sweep`.
 """
 
+from tidepool.records.checksums import checksum_path, checksum_state, write_checksum
 from tidepool.records.command_line import OneLineParser
 from tidepool.records.environment import SOURCE, cpu_name, driver_version, git_state, package_version
 from tidepool.records.folders import BENCH_KIND, LATER_FIELDS, STATUSES, find_folders, is_run, shown_path
@@ -25,6 +26,8 @@ __all__ = [
     "Row",
     "Table",
     "check_schema_version",
+    "checksum_path",
+    "checksum_state",
     "cpu_name",
     "decode",
     "driver_version",
@@ -42,5 +45,6 @@ __all__ = [
     "replacing",
     "shown_path",
     "write_atomically",
+    "write_checksum",
     "write_json",
 ]

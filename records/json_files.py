@@ -1,6 +1,7 @@
 """JSON files replaced whole: a reader, or a kill, meets the old file or the new one, never half of it."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -37,8 +38,25 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # not of the name that is gone with this
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a folder's names to the disk: without it a power cut may take a file's new name back."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system whose folders cannot be synced
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def is_temporary(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """metrics.jsonl of a run: one row a step or evaluation, appended so that it survives kill -9."""
 
+import errno
 import json
 import os
 import threading
@@ -61,7 +62,8 @@ class MetricsWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
+        self._file, self._name = path.open("ab", buffering=0), str(path)
+        self._problem: OSError | None = None
         self._unsynced = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._sync_now_and_then, name="metrics-sync", daemon=True)
@@ -69,24 +71,39 @@ class MetricsWriter:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row. Raises OSError when the disk does not take it."""
+        self._raise_what_syncing_met()
         line = _line({"schema_version": SCHEMA_VERSION, **row})
-        written = self._file.write(line)
+        try:
+            written = self._file.write(line)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._name) from None
         if written != len(line):
-            raise OSError(f"{self._file.name}: only {written} of {len(line)} bytes were written; is the disk full?")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._name)  # a part went in; readers leave it out
         self._unsynced.set()
 
     def close(self) -> None:
-        """Sync what is left and close the file."""
+        """Sync what is left and close the file. Raises OSError when the disk has not taken it."""
         self._closing.set()
         self._thread.join()
         with self._file:
-            os.fsync(self._file.fileno())
+            self._sync()
+        self._raise_what_syncing_met()
 
     def _sync_now_and_then(self) -> None:
         while not self._closing.wait(SYNC_SECONDS):
             if self._unsynced.is_set():
                 self._unsynced.clear()
-                os.fsync(self._file.fileno())
+                self._sync()
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:  # in a thread: told by the next write
+            self._problem = OSError(error.errno, error.strerror, self._name)
+
+    def _raise_what_syncing_met(self) -> None:
+        if self._problem is not None:
+            raise self._problem
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

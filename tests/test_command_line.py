@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import tidepool
 from tests.analysis.runs.run_writer import write_run
+from tidepool import program
 from tidepool.command_line import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,3 +163,35 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(how: str, code: int) -> 
 )
 def test_programs_however_called_end_quietly(command: list[str], code: int) -> None:
     assert closed(command) == (code, "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_signal_while_a_command_is_imported_is_one_line(number: signal.Signals, code: int) -> None:
+    code_of_it = (
+        "import signal, time\nfrom tidepool.program import stopped_at_once\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
+        "with stopped_at_once('tidepool train'):\n    print('importing', flush=True)\n    time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code_of_it], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (code, f"tidepool train: stopped by {number.name}\n")
+
+
+def test_signals_that_are_handled_or_ignored_stay_so_while_a_command_is_imported() -> None:
+    before = {number: signal.getsignal(number) for number in program.STOPPED}
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with program.stopped_at_once("x"):
+            assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with program.stopped_at_once("x"):
+        pass
+    assert {number: signal.getsignal(number) for number in program.STOPPED} == before

@@ -1,15 +1,18 @@
 """Checkpoints: everything a run needs to resume as if it had never stopped, in tensors and plain types only."""
 
+import io
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from tidepool.records import SCHEMA_VERSION, replacing
+from tidepool.records import SCHEMA_VERSION, checksum_path, checksum_state
+from tidepool.training.checkpoint_files import store
 from tidepool.training.config import Config
 from tidepool.training.run_folder import RunFolderError
 
@@ -60,14 +63,29 @@ class Trainee:
     scaler: torch.amp.GradScaler
 
 
-def save_checkpoint(
-    path: Path, trainee: Trainee, progress: Progress, config: Config, measurements: dict[str, Any]
-) -> None:
-    """Write a checkpoint that `torch.load(path, weights_only=True)` reads; a kill leaves the previous one whole.
+class UnreadableError(RunFolderError):
+    """A checkpoint file that is damaged, or none."""
 
-    `measurements` are the step times and the rows not yet written, plain types.
+
+class NotFiniteError(ValueError):
+    """What would be saved is not finite; the message says which tensor."""
+
+
+def save_checkpoint(
+    folder: Path,
+    trainee: Trainee,
+    progress: Progress,
+    config: Config,
+    measurements: dict[str, Any],
+    *,
+    names: Collection[str],
+) -> None:
+    """Write a checkpoint that `torch.load(path, weights_only=True)` reads, under `names` (`checkpoint_files.store`).
+
+    `measurements` are the step times and the rows not yet written, plain types. Raises NotFiniteError, before anything
+    is written, for a parameter or a state of its optimizer that is not finite; OSError that names the file.
     """
-    content = {
+    content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "config": config.as_record(),
         "progress": asdict(progress),
@@ -79,26 +97,45 @@ def save_checkpoint(
         "rng_cpu": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    for name, tensor in (*trainee.model.named_parameters(), *_tensors(content["optimizer"]["state"], "optimizer")):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise NotFiniteError(f"{name} is not finite")
+    file = io.BytesIO()  # PyTorch's own writing to a path says nothing of a full disk but that it failed
+    torch.save(content, file)
+    store(folder, progress.step, file.getvalue(), names=names, keep=config.keep_checkpoints)
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from _tensors(one, f"{name}.{key}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint's content to the CPU.
 
     Raises:
-        RunFolderError: the file is missing, damaged, or not a checkpoint of this schema.
+        UnreadableError: the file is missing, damaged, other than its SHA-256 beside it says, or not a checkpoint of
+            this schema.
     """
     try:
+        if checksum_state(path) == "damaged":
+            raise UnreadableError(f"{path} is damaged: it is not what {checksum_path(path).name} beside it says")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its unpickler or zip reader meets
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunFolderError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    except UnreadableError:
+        raise
+    except OSError as error:
+        raise UnreadableError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # whatever PyTorch's unpickler or zip reader meets, with advice that is none here
+        kind = type(error).__name__
+        raise UnreadableError(f"{path} cannot be read as a checkpoint: it is damaged, or none ({kind})") from error
     if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        raise RunFolderError(f"{path} is not a checkpoint of train.py with schema_version {SCHEMA_VERSION}")
+        raise UnreadableError(f"{path} is not a checkpoint of train.py with schema_version {SCHEMA_VERSION}")
     wrong = [name for name, kind in CONTENT.items() if not isinstance(content.get(name), kind)]
     if wrong:
-        raise RunFolderError(f"{path} is not a whole checkpoint of train.py: missing or damaged: {', '.join(wrong)}")
+        raise UnreadableError(f"{path} is not a whole checkpoint of train.py: missing or damaged: {', '.join(wrong)}")
     return content
 
 

@@ -14,8 +14,9 @@ import tyro
 from tidepool.training.config import Config, ConfigError
 
 DESCRIPTION = """Train one network, tracked. Records go to <run_dir>: config.json, environment.json, metrics.jsonl,
-summary.json, checkpoints/ and media/. Exit code: 0 finished, 2 bad arguments or input, 3 diverged,
-143 stopped by SIGTERM with a checkpoint saved, 130 by Ctrl-C. The same command with the same --run_dir resumes.
+summary.json, checkpoints/ and media/. Exit code: 0 finished, 1 failed for an outside reason, 2 bad arguments or input,
+3 diverged; with a checkpoint saved, 143 stopped by SIGTERM or SIGUSR1, 130 by Ctrl-C. The same command with the same
+--run_dir resumes.
 The options of a data set and a network are flags as well: those of the --data and --model given are listed last."""
 
 _BAD_FLAGS = 2  # tyro's exit code for them

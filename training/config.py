@@ -25,7 +25,8 @@ Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
 # Fields that change where a run is kept or shown, or how often it is saved, but nothing that it computes or records:
 # a run may be resumed with others. All the rest must be as the run was started.
 FREE_ON_RESUME = frozenset(
-    {"run_dir", "resume", "progress", "track", "project", "group", "name", "data_dir", "checkpoint_every"}
+    {"run_dir", "resume", "progress", "track", "project", "group", "name", "data_dir"}
+    | {"checkpoint_every", "checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints"}
 )
 
 
@@ -91,6 +92,12 @@ class Config:
     """Steps between rows of metrics.jsonl after the first hundred, which are all recorded."""
     checkpoint_every: int = 1
     """Epochs between checkpoints; there is always one at the end and when the run is interrupted."""
+    checkpoint_every_steps: int | None = None
+    """Steps between checkpoints besides."""
+    checkpoint_every_minutes: float | None = None
+    """Minutes between checkpoints besides."""
+    keep_checkpoints: int = 2
+    """How many of the latest checkpoints are kept, beside the best one."""
     device: Literal["auto", "cpu", "cuda", "sm_80", "sm_90"] = "auto"
     """auto is the GPU if there is one; on sm_80 and sm_90 backend triton's kernels are compiled, and run simulated."""
     track: Literal["offline", "online", "off"] = "offline"
@@ -122,7 +129,10 @@ class Config:
             if value is not None and not value.strip():
                 raise ConfigError(f"{name}={value!r}; expected some text")
         self._check_options()
-        for name in ("epochs", "max_steps", "batch_size", "eval_every", "log_every", "checkpoint_every"):
+        for name in (
+            "epochs", "max_steps", "batch_size", "eval_every", "log_every", "checkpoint_every",
+            "checkpoint_every_steps", "keep_checkpoints",
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value}; expected a whole number of at least 1")
@@ -134,6 +144,9 @@ class Config:
             raise ConfigError(f"lr={self.lr}; expected a finite number above 0")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(f"weight_decay={self.weight_decay}; expected a finite number of at least 0")
+        minutes = self.checkpoint_every_minutes
+        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+            raise ConfigError(f"checkpoint_every_minutes={minutes}; expected a finite number above 0")
         for name in ("momentum", "warmup", "label_smoothing"):
             value = getattr(self, name)
             if not 0 <= value < 1:

@@ -2,8 +2,9 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,11 +21,23 @@ EVERY_STEP_UNTIL = 100
 
 
 class Diverged(Exception):  # noqa: N818  how a run may end, no error of the program
-    """A training loss was not finite."""
+    """Something was not finite after `step` whole steps and the one that is named; `samples` are its places in the
+    training split."""
 
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"the loss was {loss} at step {step}")
-        self.step = step
+    def __init__(self, what: str, step: int, samples: Sequence[int] = ()) -> None:
+        super().__init__(f"{what} at step {step}")
+        self.step, self.samples = step, list(samples)
+
+
+class Taken(NamedTuple):
+    """What a step gave, on the device: mean loss, number of right answers, the gradient's norm, and whether the two
+    that have to be were finite; and its samples' places in the training split."""
+
+    loss: Tensor
+    correct: Tensor
+    norm: Tensor
+    finite: Tensor
+    indices: Tensor
 
 
 class Recorder:
@@ -49,16 +62,16 @@ class Recorder:
         self._display = Display(bar=config.progress, total_steps=total_steps, done=progress.step)
         self._elapsed_before = progress.elapsed_s
         self._begin = time.monotonic()
-        self._on_device: list[tuple[Tensor, Tensor, int]] = []  # loss, correct, samples of the latest steps
+        self._on_device: list[Taken] = []  # of the latest steps
         self._window: list[tuple[float, int, int]] = []  # the same on the host, since the last row
 
-    def step(self, loss: Tensor, correct: Tensor, samples: int, lr: float) -> None:
-        """Take in step number `progress.step`: its mean loss and number of right answers, on the device.
+    def step(self, taken: Taken, lr: float) -> None:
+        """Take in step number `progress.step`.
 
         Raises:
-            Diverged: a loss since the last row is not finite. The row of that step is written.
+            Diverged: a loss or gradient since the last row is not finite. The row of that step is written.
         """
-        self._on_device.append((loss, correct, samples))
+        self._on_device.append(taken)
         step = self._progress.step
         if step <= EVERY_STEP_UNTIL or step % self._config.log_every == 0 or step == self._total_steps:
             self.collect()
@@ -68,24 +81,30 @@ class Recorder:
         """Bring the losses of the latest steps to the host. Raises Diverged as `step` does."""
         if not self._on_device:
             return
-        losses = torch.stack([loss for loss, _, _ in self._on_device]).tolist()
-        corrects = torch.stack([correct for _, correct, _ in self._on_device]).tolist()
-        first = self._progress.step - len(losses) + 1
-        samples = [count for _, _, count in self._on_device]
+        steps = self._on_device[:]
         self._on_device.clear()
+        losses, corrects, finite = (
+            torch.stack([getattr(one, name) for one in steps]).tolist() for name in ("loss", "correct", "finite")
+        )
+        first = self._progress.step - len(steps) + 1
         self.times.collect()
-        for offset, (loss, correct, count) in enumerate(zip(losses, corrects, samples, strict=True)):
-            self._window.append((loss, correct, count))
-            if not math.isfinite(loss):
-                self._progress.step = first + offset
+        values = zip(steps, losses, corrects, finite, strict=True)
+        for number, (taken, loss, correct, right) in enumerate(values, first):
+            self._window.append((loss, correct, len(taken.indices)))
+            if not right:
+                self._progress.step = number
                 self._write_training_row(None)
-                raise Diverged(first + offset, loss)
+                what = f"the gradient's norm was {taken.norm.item()}" if math.isfinite(loss) else f"the loss was {loss}"
+                raise Diverged(what, number, taken.indices.tolist())
 
     def evaluation(self, result: Evaluation) -> None:
-        """Write a row with what the test split gave after `progress.step` steps."""
+        """Write a row with what the test split gave after `progress.step` steps. Raises Diverged for a loss that is not
+        finite."""
         factors = {f"test/{name}_accuracy": accuracy for name, accuracy in result.factor_accuracy.items()}
         self._write({"test/loss": result.loss, "test/accuracy": result.accuracy, **factors})
         self._display.evaluation(self._progress.step / self._steps_per_epoch, result.loss, result.accuracy)
+        if not math.isfinite(result.loss):
+            raise Diverged(f"the loss on the test split was {result.loss}", self._progress.step)
 
     def elapsed_s(self) -> float:
         """Seconds worked on the run, by this process and those before it."""

@@ -1,14 +1,15 @@
 """One run from settings to records: prepare everything, train, and leave a folder that says what happened."""
 
+import contextlib
 import copy
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from tidepool.models import build_model, input_kind
 from tidepool.records import keep_rows, write_json
 from tidepool.training import media
 from tidepool.training.checkpoint import Progress, Trainee, restore, save_checkpoint
+from tidepool.training.checkpoint_files import LAST
 from tidepool.training.config import Config, ConfigError
 from tidepool.training.environment import environment_record
 from tidepool.training.evaluation import Evaluation
@@ -29,7 +31,7 @@ from tidepool.training.measurement import StepTimes, peak_memory_bytes
 from tidepool.training.optimization import make_optimizer, make_schedule
 from tidepool.training.precision import choose_device, make_scaler, set_numerics, simulating
 from tidepool.training.recorder import Diverged, Recorder
-from tidepool.training.run_folder import LAST_CHECKPOINT, RunFolder, run_dir_of
+from tidepool.training.run_folder import CHECKPOINTS, LAST_CHECKPOINT, RunFolder, give_back_reserve, run_dir_of
 from tidepool.training.start import Start, find_start
 from tidepool.training.stopping import Interrupted, StopRequest
 from tidepool.training.tracking import Tracker, check_available, start_tracker, tracking_mode
@@ -73,6 +75,8 @@ def _train(config: Config, announce: Callable[[str], None]) -> Outcome:
         progress = begin_progress(job, start)
         folder.create()
         environment = write_opening_records(job, start, progress)
+        for note in (*start.notes, *notes_on(job)):
+            announce(note)
         announce(opening_line(job, progress, mode))
         tracker = start_tracker(config, mode, folder.path, progress.run_id, {"environment": environment})
         return conduct(job, start, progress, tracker)
@@ -159,7 +163,7 @@ def write_opening_records(job: Job, start: Start, progress: Progress) -> dict[st
             (job.run_dir / stale).mkdir()
     elif start.run_id is None:
         measurements = start.checkpoint["measurements"]
-        save_checkpoint(job.run_dir / LAST_CHECKPOINT, job.trainee, progress, job.config, measurements)
+        save_checkpoint(job.run_dir / CHECKPOINTS, job.trainee, progress, job.config, measurements, names=[LAST])
     keep_rows(job.run_dir / "metrics.jsonl", start.rows)
     environment = environment_record(job.config, job.device)
     write_json(job.run_dir / "environment.json", environment)
@@ -182,17 +186,21 @@ def conduct(job: Job, start: Start, progress: Progress, tracker: Tracker) -> Out
     if start.checkpoint is not None:
         recorder.restore(start.checkpoint["measurements"])
     status, reason, code = "failed", None, EXIT_FAILED
-    write_summary(job, progress, times, "interrupted", UNENDED)
+    samples: Sequence[int] = ()
     try:
+        write_json(job.run_dir / "summary.json", summary_of(job, progress, times, End("interrupted", UNENDED, 0)))
         with StopRequest() as stop:
             try:
                 write_media(job, fit(job, progress, recorder, stop), tracker)
                 status, code = "finished", EXIT_FINISHED
             except Interrupted as interrupted:
                 status, reason, code = "interrupted", str(interrupted), interrupted.exit_code
-                save(job, progress, recorder, job.run_dir / LAST_CHECKPOINT)
+                save(job, progress, recorder)
     except Diverged as diverged:
         status, reason, code = "diverged", str(diverged), EXIT_DIVERGED
+        samples = diverged.samples
+    except OSError as error:  # the disk, or what the data lie on
+        status, reason, code = "failed", in_one_line(error), EXIT_FAILED
     except KeyboardInterrupt:
         status, reason = "interrupted", "stopped at once by a second Ctrl-C, without a checkpoint of this moment"
         raise
@@ -200,20 +208,53 @@ def conduct(job: Job, start: Start, progress: Progress, tracker: Tracker) -> Out
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise
     finally:
-        recorder.close()
-        summary = write_summary(job, progress, times, status, reason)
+        summary, code = end(job, progress, times, recorder, End(status, reason, code, samples))
         tracker.finish(summary, code)
     return Outcome(job.run_dir, summary, code)
 
 
-def write_summary(job: Job, progress: Progress, times: StepTimes, status: str, reason: str | None) -> dict[str, Any]:
-    """Write summary.json, and return it."""
+class End(NamedTuple):
+    """How a run ended: `samples` are the places in the training split of those it diverged on."""
+
+    status: str
+    reason: str | None
+    code: int
+    samples: Sequence[int] = ()
+
+
+def end(job: Job, progress: Progress, times: StepTimes, recorder: Recorder, how: End) -> tuple[dict[str, Any], int]:
+    """Close the records and write the summary, on a full disk into the room kept for it; returns it and the exit code,
+    of a failure where the rows could not be brought to the disk."""
+    try:
+        recorder.close()
+    except OSError as error:
+        if how.status in ("finished", "interrupted"):
+            how = how._replace(status="failed", reason=in_one_line(error), code=EXIT_FAILED)
+    with contextlib.suppress(OSError):
+        give_back_reserve(job.run_dir)
+    summary = summary_of(job, progress, times, how)
+    try:
+        write_json(job.run_dir / "summary.json", summary)
+    except OSError as error:
+        reason = f"{how.reason + '; ' if how.reason else ''}{in_one_line(error)}"
+        return {**summary, "status": "failed", "exit_reason": reason}, EXIT_FAILED
+    return summary, how.code
+
+
+def in_one_line(error: OSError) -> str:
+    """`path: No space left on device`: the file and what happened to it."""
+    what = error.strerror or str(error) or type(error).__name__
+    return " ".join(f"{error.filename}: {what}".split()) if error.filename else " ".join(what.split())
+
+
+def summary_of(job: Job, progress: Progress, times: StepTimes, how: End) -> dict[str, Any]:
+    """What summary.json says."""
     config, model = job.config, job.trainee.model
     library, mode = what_convolves(job)
     saved = (job.run_dir / LAST_CHECKPOINT).is_file()
-    summary = {
-        "status": status,
-        "exit_reason": reason,
+    return {
+        "status": how.status,
+        "exit_reason": how.reason,
         "run_id": progress.run_id,
         "group": config.group,
         "started_at": progress.started_at,
@@ -235,9 +276,8 @@ def write_summary(job: Job, progress: Progress, times: StepTimes, status: str, r
         "samples_per_second": times.samples_per_second(),
         "peak_memory_bytes": peak_memory_bytes(job.device),
         "checkpoint": str(LAST_CHECKPOINT) if saved else None,
+        **({"diverged_samples": list(how.samples)} if how.samples else {}),
     }
-    write_json(job.run_dir / "summary.json", summary)
-    return summary
 
 
 def what_convolves(job: Job) -> tuple[str, str]:
@@ -270,13 +310,22 @@ def write_media(job: Job, result: Evaluation, tracker: Tracker) -> None:
         tracker.image(name, folder / f"{name}.png", step)
 
 
+def notes_on(job: Job) -> list[str]:
+    """What people may not have meant."""
+    samples = len(job.data.train)
+    if job.config.batch_size <= samples:
+        return []
+    return [f"batch_size={job.config.batch_size} is more than the {samples} to train on: each step takes them all"]
+
+
 def opening_line(job: Job, progress: Progress, mode: str) -> str:
     """What is about to happen, in one line."""
     config, (library, kernel_mode) = job.config, what_convolves(job)
     begin = f"from step {progress.step} of" if progress.step else "for"
+    batch = min(config.batch_size, len(job.data.train))
     place = torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu"
     return (
         f"training {config.model} on {config.data} ({len(job.data.train)} train, {len(job.data.test)} test) {begin} "
-        f"{job.total_steps} steps of {config.batch_size}; {config.backend} ({library}, {kernel_mode}), {config.dtype} "
+        f"{job.total_steps} steps of {batch}; {config.backend} ({library}, {kernel_mode}), {config.dtype} "
         f"on {place}; W&B {mode}; {job.run_dir}"
     )

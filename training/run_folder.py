@@ -1,15 +1,17 @@
 """The folder of one run: who may use it, and whether there is something in it to resume.
 
 .lock           held (flock) by the process that works here
+.reserve        room for the summary on a full disk, while the run lasts
 config.json     the settings the run was started with
 environment.json
 metrics.jsonl   one row a step or evaluation
 summary.json    from the first step on; status "interrupted" until the run ends in another way
-checkpoints/    last.pt and best.pt
+checkpoints/    what `checkpoint_files` says
 media/          images and tables
 wandb/          Weights & Biases' own files
 """
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -19,13 +21,26 @@ from types import TracebackType
 from typing import Any
 
 from tidepool.records import RecordError, is_temporary, read_json
+from tidepool.training.checkpoint_files import LAST
 from tidepool.training.config import Config
 
+CHECKPOINTS, RESERVE = "checkpoints", ".reserve"
 OWN_NAMES = frozenset(
-    {".lock", "config.json", "environment.json", "metrics.jsonl", "summary.json", "checkpoints", "media", "wandb"}
+    {
+        ".lock",
+        RESERVE,
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        CHECKPOINTS,
+        "media",
+        "wandb",
+    }
 )
-LAST_CHECKPOINT = Path("checkpoints") / "last.pt"
-BEST_CHECKPOINT = Path("checkpoints") / "best.pt"
+LAST_CHECKPOINT = Path(CHECKPOINTS) / LAST
+RESERVED_BYTES = 2**14
+"""Room on the disk that is given back when a run ends, so that its summary can be written where the disk is full."""
 RESUME_EXPECTED = "expected auto, never, a run or a checkpoint"
 
 
@@ -64,6 +79,8 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock is not None:
+            with contextlib.suppress(OSError):
+                give_back_reserve(self.path)
             os.close(self._lock)
             self._lock = None
 
@@ -83,6 +100,7 @@ class RunFolder:
                 (self.path / sub).mkdir(exist_ok=True)
                 for left in filter(is_temporary, (self.path / sub).iterdir()):  # by a kill while it was written
                     left.unlink()
+            (self.path / RESERVE).write_bytes(bytes(RESERVED_BYTES))
         except OSError as error:
             raise RunFolderError(f"run_dir {self.path}: {error.strerror or error}") from error
 
@@ -127,6 +145,11 @@ class RunFolder:
                 f"run_dir {self.path} is in use by another process; expected one run a folder"
             ) from None
         self._lock = lock
+
+
+def give_back_reserve(run_dir: Path) -> None:
+    """Free the room that `RunFolder.create` took."""
+    (run_dir / RESERVE).unlink(missing_ok=True)
 
 
 def run_dir_of(config: Config) -> Path:

@@ -1,11 +1,11 @@
-"""SIGTERM and Ctrl-C during training: finish the step, save, say so."""
+"""SIGTERM, SIGUSR1 (what schedulers send before they take a machine away) and Ctrl-C: finish the step, save, say so."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from tidepool.program import STOPPED
 
 
 class Interrupted(Exception):  # noqa: N818  a request, no error
@@ -13,11 +13,11 @@ class Interrupted(Exception):  # noqa: N818  a request, no error
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
-        self.exit_code = 128 + signal_number
+        self.exit_code = STOPPED[signal.Signals(signal_number)]
 
 
 class StopRequest:
-    """While the `with` block lasts, the first SIGTERM or SIGINT is remembered instead of ending the process.
+    """While the `with` block lasts, the first of STOPPED's signals is remembered instead of ending the process.
 
     A second one acts as it would have before the block. Only the main thread can receive signals: in another thread
     the block changes nothing.
@@ -29,7 +29,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._remember) for number in STOP_SIGNALS}
+            self._before = {number: signal.signal(number, self._remember) for number in STOPPED}
         return self
 
     def __exit__(

@@ -50,7 +50,8 @@ def main(arguments: Sequence[str], *, prog: str = "tidepool") -> int:
 
 def _command(name: str, arguments: Sequence[str], *, prog: str) -> int:
     try:
-        command: program.Main = import_module(COMMANDS[name][0]).main
+        with program.stopped_at_once(prog):
+            command: program.Main = import_module(COMMANDS[name][0]).main
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "tidepool":
             raise

@@ -3,11 +3,16 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NoReturn, Protocol, TextIO
 
 CLOSED_PIPE = 128 + signal.SIGPIPE
+STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
+"""The signals that ask a command to stop, and what its process ends with; schedulers send SIGUSR1 before they take a
+machine away."""
 
 
 class Main(Protocol):
@@ -29,11 +34,34 @@ def run_process(main: Main, arguments: Sequence[str], *, prog: str) -> NoReturn:
         code = main(arguments, prog=prog)
     except KeyboardInterrupt:
         print(f"{prog}: stopped by SIGINT", file=sys.stderr)
-        code = 128 + signal.SIGINT
+        code = STOPPED[signal.SIGINT]
     finally:
         for stream in streams:
             stream.flush()
     sys.exit(code)
+
+
+@contextmanager
+def stopped_at_once(prog: str) -> Iterator[None]:
+    """In the block, which imports things, SIGINT, SIGTERM and SIGUSR1 end the process with one line, unless they are
+    handled or ignored already: an exception in the middle of somebody's import may be lost, or end in another."""
+
+    def stop(number: int, _: Any) -> None:
+        os.write(2, f"{prog}: stopped by {signal.Signals(number).name}\n".encode())
+        os._exit(STOPPED[signal.Signals(number)])
+
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in STOPPED}
+    taken = [number for number, handler in before.items() if handler in usual]
+    if threading.current_thread() is not threading.main_thread():
+        taken = []
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])
 
 
 def _stop_when_closed(stream: TextIO) -> None:

@@ -5,10 +5,13 @@ import torch
 from torch import nn
 
 from tidepool.training.checkpoint import Progress, Trainee, read_checkpoint, restore, save_checkpoint
+from tidepool.training.checkpoint_files import LAST
 from tidepool.training.config import Config
 from tidepool.training.optimization import make_optimizer, make_schedule
 from tidepool.training.precision import make_scaler
 from tidepool.training.run_folder import RunFolderError
+
+FILES = ("last.pt", "last.pt.sha256")
 
 
 def make_trainee(config: Config, width: int = 4) -> Trainee:
@@ -32,7 +35,7 @@ def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, fields):
     first = make_trainee(config)
     take_steps(first, 3)
     progress = Progress(run_id="a", started_at="2000-01-01T00:00:00+00:00", step=3, test_accuracy=0.5)
-    save_checkpoint(path, first, progress, config, {"window": [[0.1, 2, 8]]})
+    save_checkpoint(tmp_path, first, progress, config, {"window": [[0.1, 2, 8]]}, names=[LAST])
     take_steps(first, 4)
 
     torch.manual_seed(2)
@@ -44,7 +47,7 @@ def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, fields):
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
     assert first.optimizer.param_groups[0]["lr"] == second.optimizer.param_groups[0]["lr"]
-    assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {*FILES, "step-00000003.pt", "step-00000003.pt.sha256"}
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
@@ -67,8 +70,8 @@ def test_a_forged_checkpoint_is_one_line_that_names_what_it_lacks(tmp_path):
     torch.save({"schema_version": 1}, path)
     with pytest.raises(RunFolderError, match=r"forged\.pt is not a whole checkpoint.*damaged: config, progress, "):
         read_checkpoint(path)
-    save_checkpoint(path, make_trainee(Config()), Progress("a", "now"), Config(), {})
-    torch.save({**read_checkpoint(path), "progress": 3}, path)
+    save_checkpoint(tmp_path, make_trainee(Config()), Progress("a", "now"), Config(), {}, names=[LAST])
+    torch.save({**read_checkpoint(tmp_path / LAST), "progress": 3}, path)
     with pytest.raises(RunFolderError, match=r"damaged: progress$"):
         read_checkpoint(path)
 
@@ -85,7 +88,7 @@ def test_a_forged_checkpoint_is_one_line_that_names_what_it_lacks(tmp_path):
 )
 def test_a_state_that_does_not_fit_is_refused(tmp_path, part, value):
     config, path = Config(), tmp_path / "last.pt"
-    save_checkpoint(path, make_trainee(config), Progress("a", "now"), config, {})
+    save_checkpoint(tmp_path, make_trainee(config), Progress("a", "now"), config, {}, names=[LAST])
     with pytest.raises(RunFolderError, match="optimizer, schedule or random state does not fit: ") as caught:
         restore(read_checkpoint(path) | {part: value}, make_trainee(config))
     assert "\n" not in str(caught.value)
@@ -93,7 +96,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path, part, value):
 
 def test_weights_of_another_shape_are_refused(tmp_path):
     config, path = Config(), tmp_path / "last.pt"
-    save_checkpoint(path, make_trainee(config), Progress("a", "now"), config, {})
+    save_checkpoint(tmp_path, make_trainee(config), Progress("a", "now"), config, {}, names=[LAST])
     with pytest.raises(RunFolderError, match="do not fit"):
         restore(read_checkpoint(path), make_trainee(config, width=5))
 
@@ -101,8 +104,8 @@ def test_weights_of_another_shape_are_refused(tmp_path):
 def test_a_failed_save_leaves_the_previous_checkpoint(tmp_path):
     config, path = Config(), tmp_path / "last.pt"
     trainee = make_trainee(config)
-    save_checkpoint(path, trainee, Progress("a", "now", step=1), config, {})
+    save_checkpoint(tmp_path, trainee, Progress("a", "now", step=1), config, {}, names=[LAST])
     with pytest.raises(Exception, match="pickle"):
-        save_checkpoint(path, trainee, Progress("a", "now", step=2), config, {"bad": lambda: None})
+        save_checkpoint(tmp_path, trainee, Progress("a", "now", step=2), config, {"bad": lambda: None}, names=[LAST])
     assert read_checkpoint(path)["progress"]["step"] == 1
-    assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {*FILES, "step-00000001.pt", "step-00000001.pt.sha256"}

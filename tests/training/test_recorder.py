@@ -1,5 +1,7 @@
 """Which rows are written, and what they say."""
 
+import math
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from tidepool.training.checkpoint import Progress
 from tidepool.training.config import Config
 from tidepool.training.evaluation import Evaluation
 from tidepool.training.measurement import StepTimes
-from tidepool.training.recorder import Diverged, Recorder, rows_until
+from tidepool.training.recorder import Diverged, Recorder, Taken, rows_until
 from tidepool.training.tracking import NoTracker
 
 
@@ -35,7 +37,8 @@ def make_recorder(path, progress: Progress, tracker=None, total_steps: int = 100
 def take_steps(recorder: Recorder, progress: Progress, losses: list[float]) -> None:
     for loss in losses:
         progress.step += 1
-        recorder.step(torch.tensor(loss), torch.tensor(6), 8, 0.1)
+        value, finite = torch.tensor(loss), torch.tensor(math.isfinite(loss))
+        recorder.step(Taken(value, torch.tensor(6), torch.tensor(1.0), finite, torch.arange(8)), 0.1)
 
 
 @pytest.fixture
@@ -79,12 +82,13 @@ def test_steps_not_yet_in_a_row_go_with_the_checkpoint(tmp_path, progress):
 def test_a_loss_that_is_not_finite_ends_the_run_at_the_step_it_came(tmp_path, progress, loss, text):
     progress.step = 100
     recorder = make_recorder(tmp_path, progress, log_every=10)
-    with pytest.raises(Diverged, match="at step 103"):
+    with pytest.raises(Diverged, match=f"the loss was {loss} at step 103") as diverged:
         take_steps(recorder, progress, [1.0, 1.0, loss] + [1.0] * 10)
     recorder.close()
     (row,) = read_rows(tmp_path / "metrics.jsonl")
     assert (row["step"], row["train/loss"]) == (103, text)
     assert progress.step == 103
+    assert diverged.value.samples == list(range(8))
 
 
 def test_the_tracker_sees_the_rows_that_are_written(tmp_path, progress):

@@ -15,7 +15,7 @@ import torch
 from tests.data.audio_files import write_audio_folder
 from tidepool.data import DataError
 from tidepool.kernels.runtime.mode import forget_modes
-from tidepool.records import read_json, read_rows
+from tidepool.records import read_json, read_rows, write_checksum
 from tidepool.training import loop, run
 from tidepool.training.checkpoint import read_checkpoint
 from tidepool.training.config import ConfigError
@@ -76,7 +76,8 @@ def test_a_finished_run_leaves_complete_records(small, quietly, tmp_path):
     assert [(row["step"], row["epoch"]) for row in rows if "test/loss" in row] == [(4, 1.0), (8, 2.0)]
     assert rows[-1]["test/accuracy"] == summary["test_accuracy"]
     assert all(row["schema_version"] == 1 for row in rows)
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    files = {"last.pt", "best.pt", "step-00000004.pt", "step-00000008.pt"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == files | {f"{name}.sha256" for name in files}
     assert {path.name for path in (folder / "media").iterdir()} == {"confusion.csv", "filters.png", "feature_maps.png"}
     with (folder / "media" / "confusion.csv").open() as file:
         counts = list(csv.DictReader(file))
@@ -124,7 +125,9 @@ def test_backends_start_from_the_same_weights_and_see_the_same_batches(small, qu
     assert summary["conv_library"] == "triton"
 
 
-@pytest.mark.parametrize(("step", "number", "code"), [(3, signal.SIGTERM, 143), (4, signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("step", "number", "code"), [(3, signal.SIGTERM, 143), (5, signal.SIGUSR1, 143), (4, signal.SIGINT, 130)]
+)
 def test_a_stopped_run_resumes_as_if_it_had_never_stopped(small, quietly, tmp_path, monkeypatch, step, number, code):
     """Step 3 is in mid-epoch, step 4 the last of an epoch, before its evaluation."""
     fields = {"augment": True, "label_smoothing": 0.1}
@@ -221,6 +224,7 @@ def test_a_checkpoint_with_damaged_measurements_is_refused_and_creates_nothing(
         quietly(small())
     path = tmp_path / "run" / LAST_CHECKPOINT
     torch.save({**read_checkpoint(path), "measurements": measurements}, path)
+    write_checksum(path, path.read_bytes())
     with pytest.raises(RunFolderError, match=r"last\.pt cannot be resumed from: measurements"):
         quietly(small(run_dir=tmp_path / "branch", resume=str(tmp_path / "run")))
     assert not (tmp_path / "branch").exists()
@@ -280,11 +284,11 @@ def test_evaluations_and_checkpoints_come_as_often_as_asked_and_at_the_end(small
     monkeypatch.setattr(
         loop,
         "save_checkpoint",
-        lambda path, *rest: (saved.append((path.name, rest[1].step)), save_checkpoint(path, *rest)),
+        lambda *given, names: (saved.append((names, given[2].step)), save_checkpoint(*given, names=names)),
     )
     quietly(small(epochs=5, eval_every=2, checkpoint_every=3))
     assert [row["step"] for row in metrics(tmp_path / "run") if "test/loss" in row] == [8, 16, 20]
-    assert [step for name, step in saved if name == "last.pt"] == [12, 20]
+    assert [step for names, step in saved if "last.pt" in names] == [12, 20]
 
 
 def test_a_network_without_convolutions_says_that_nothing_convolved(small, quietly, tmp_path):

@@ -6,10 +6,11 @@ import threading
 
 import pytest
 
+from tidepool.program import STOPPED
 from tidepool.training.stopping import Interrupted, StopRequest
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
 def test_a_signal_waits_until_it_is_asked_for(number, code):
     with StopRequest() as stop:
         stop.raise_if_received()
@@ -27,10 +28,10 @@ def test_the_second_signal_acts_as_before_the_block():
 
 
 def test_handlers_are_put_back():
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in STOPPED]
     with StopRequest():
-        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] != before
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+        assert [signal.getsignal(number) for number in STOPPED] != before
+    assert [signal.getsignal(number) for number in STOPPED] == before
 
 
 def test_in_another_thread_it_does_nothing_and_raises_nothing():
