@@ -6,6 +6,7 @@ with fewer spatial dimensions the leading ones are the constant 0 and drop out.
 
 import triton
 import triton.language as tl
+from triton.language import target_info
 
 from tidepool.kernels.runtime.interpreting import INTERPRETING, device_function
 
@@ -207,8 +208,23 @@ def keep_in_range(offsets, mask):
 
 
 @device_function
+def _alone(value):
+    """`value`, of which Triton cannot see what it was made of.
+
+    For the operands of a product it looks for the narrowest type that was loaded on the way, to pack as many to a
+    register; of float64 made with the help of a byte (which pixel won) its code generator then fails an assertion
+    (MMAv2.cpp, Triton 3.7.1: no gradient behind a max pool compiled). Assembly that may have effects ends the look.
+    """
+    return tl.inline_asm_elementwise("mov.b64 $0, $1;", "=d,d", [value], dtype=tl.float64, is_pure=False, pack=1)
+
+
+@device_function
 def multiply_accumulate(a, b, acc, PRECISION: tl.constexpr):
     """acc + a @ b, float32 operands multiplied as PRECISION ("ieee" or "tf32") says."""
+    if INTERPRETING:
+        pass
+    elif acc.dtype == tl.float64 and target_info.is_cuda():
+        a, b = _alone(a), _alone(b)
     return tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=acc.dtype)
 
 

@@ -1,7 +1,8 @@
 """mma.sync and mma.sp.sync: products of small matrices, a warp each (PTX ISA 8.7, sections 9.7.14.5 and 9.7.14.6).
 
 Products are exact and summed in float64, then rounded once to float32: the order in which a tensor core sums, and what
-it cuts off on the way, are not specified. Integers that float32 holds come out to the bit.
+it cuts off on the way, are not specified. Integers that float32 holds come out to the bit. Products of float64 are
+summed in float64, in an order of NumPy's.
 """
 
 import re
@@ -64,11 +65,13 @@ def product(a: Array, b: Array, c: Array) -> Array:
     return (exact + c).astype(np.float32)
 
 
-@instruction("mma", modifiers="sync aligned m16n8k32 m16n8k16 m16n8k8 row col sp sp_ordered_metadata")
+@instruction("mma", modifiers="sync aligned m16n8k32 m16n8k16 m16n8k8 m16n8k4 m8n8k4 row col sp sp_ordered_metadata")
 def _multiply(one: Instruction) -> Run:
     """Operands D, A, B, C; of a sparse product also its metadata and the constant that selects lanes of it."""
     sparse = one.opcode[1].startswith("sp")
     result, kind, other, added = types_of(one)
+    if (result, kind, other, added, sparse) == ("f64",) * 4 + (False,):
+        return _multiply_doubles(one)
     shape = re.fullmatch(r"m16n8k(\d+)", one.opcode[4 if sparse else 3])
     if (result, added) != ("f32", "f32") or kind != other or kind not in VALUES or shape is None:
         raise UnknownCode("kind of product")
@@ -94,6 +97,47 @@ def _multiply(one: Instruction) -> Run:
         operands = a_matrix(words[0], kind), b_matrix(words[1], kind), accumulators(words[2])
         values = sparse_product(*operands, read_columns(context, lanes)) if read_columns else product(*operands)
         for write, one_word in zip(writers, accumulator_words(values), strict=True):
+            write(context, scattered(context, one_word, lanes, mask), mask)
+
+    return run
+
+
+_DOUBLES = {"m8n8k4": (8, 4), "m16n8k4": (16, 4), "m16n8k8": (16, 8), "m16n8k16": (16, 16)}
+"""Rows and depth of the products of float64, eight columns wide."""
+
+
+def _multiply_doubles(one: Instruction) -> Run:
+    """Lane i has of A rows i / 4 and, of 16, the one 8 below, alternately, and columns i % 4, 4 further every time all
+    rows were met; of B row i % 4, 4 further with each register, and column i / 4; of C and D columns 2 (i % 4) and the
+    next of its rows (fragment layouts of .f64)."""
+    if one.opcode[3] not in _DOUBLES:
+        raise UnknownCode("kind of product")
+    rows, depth = _DOUBLES[one.opcode[3]]
+    upper, blocks = rows // 8, depth // 4
+    vectors = [operand.items if isinstance(operand, Vector) else (operand,) for operand in one.operands]
+    if tuple(map(len, vectors)) != (2 * upper, upper * blocks, blocks, 2 * upper):
+        raise UnknownCode("shape of product")
+    writers = [writer(item, "b64") for item in vectors[0]]
+    a, b, c = ([raw_reader(item, 64) for item in items] for items in vectors[1:])
+
+    def run(context: Context, mask: Array | None) -> None:
+        lanes = whole_warps(context, mask)
+        counters = context.chunk.counters
+        counters.add(one.line, "mma.sync", len(lanes))
+        counters.add(one.line, "mma.sync products", len(lanes) * rows * 8 * depth)
+        if not context.chunk.schedule.values:
+            return
+        left, right, sums = (
+            np.stack([context.spread(read(context))[lanes] for read in reads]).view(np.float64) for reads in (a, b, c)
+        )
+        warps = left.shape[1]
+        # Registers by (block of columns, upper or lower rows), lanes by (row, column).
+        of_a = left.reshape(blocks, upper, warps, 8, 4).transpose(2, 1, 3, 0, 4).reshape(warps, rows, depth)
+        of_b = right.reshape(blocks, warps, 8, 4).transpose(1, 2, 0, 3).reshape(warps, 8, depth)
+        of_c = sums.reshape(upper, 2, warps, 8, 4).transpose(2, 0, 3, 4, 1).reshape(warps, rows, 8)
+        values = np.matmul(of_a, np.swapaxes(of_b, 1, 2)) + of_c
+        words = values.reshape(warps, upper, 8, 4, 2).transpose(1, 4, 0, 2, 3).reshape(2 * upper, warps, LANES)
+        for write, one_word in zip(writers, np.ascontiguousarray(words).view(np.uint64), strict=True):
             write(context, scattered(context, one_word, lanes, mask), mask)
 
     return run

@@ -14,7 +14,7 @@ from tests.kernels.exact import assert_as_pytorch, integer_inputs
 from tests.kernels.norm_layers import LAYERS, NormLayer
 from tests.kernels.shapes import CASES, Case
 from tidepool import simulator
-from tidepool.kernels import Activation, MaxPool, global_average_pool, squeeze_excite
+from tidepool.kernels import Activation, AvgPool, MaxPool, global_average_pool, squeeze_excite
 from tidepool.kernels.activations import FORMULAS
 
 RUNS = (
@@ -54,6 +54,15 @@ def test_equal_to_the_bit_on_small_integers(case: Case, run: Run) -> None:
         # A 1 x 1 weight's spatial strides mean nothing.
         strides = case.weight[2:] != (1, 1)
         assert_as_pytorch(*integer_inputs(case, dtype, seed=3), strides=strides, **case.options)
+
+
+@pytest.mark.parametrize("pool", [MaxPool(2), AvgPool(2), None], ids=str)
+@pytest.mark.parametrize("name", ["sm_80", "sm_90"])
+def test_float64_to_the_bit(name: str, pool: Any) -> None:
+    """Of a gradient that is made with the help of a byte Triton 3.7.1 compiled no product of float64."""
+    case = Case("double", (2, 16, 9, 8), (32, 16, 3, 3), {"padding": 1, "pool": pool})
+    with simulator.device(name, "late"):
+        assert_as_pytorch(*integer_inputs(case, torch.float64, seed=0), device="cpu", **case.options)
 
 
 @pytest.mark.parametrize(("case", "run"), in_turn([*SMOOTH, WIDE[0]]))
