@@ -31,10 +31,17 @@ from tidepool.training.measurement import StepTimes, peak_memory_bytes
 from tidepool.training.optimization import make_optimizer, make_schedule
 from tidepool.training.precision import choose_device, make_scaler, set_numerics, simulating
 from tidepool.training.recorder import Diverged, Recorder
-from tidepool.training.run_folder import CHECKPOINTS, LAST_CHECKPOINT, RunFolder, give_back_reserve, run_dir_of
+from tidepool.training.run_folder import (
+    CHECKPOINTS,
+    LAST_CHECKPOINT,
+    RunFolder,
+    give_back_reserve,
+    run_dir_of,
+    run_id_given,
+)
 from tidepool.training.start import Start, find_start
 from tidepool.training.stopping import Interrupted, StopRequest
-from tidepool.training.tracking import Tracker, check_available, start_tracker, tracking_mode
+from tidepool.training.tracking import Tracker, check_agents_values, check_available, start_tracker, tracking_mode
 
 EXIT_FINISHED, EXIT_FAILED, EXIT_DIVERGED = 0, 1, 3
 UNENDED = "did not end: it is still running, or was killed"
@@ -70,6 +77,7 @@ def _train(config: Config, announce: Callable[[str], None]) -> Outcome:
             code = EXIT_FINISHED if start.ended["status"] == "finished" else EXIT_DIVERGED
             return Outcome(folder.path, start.ended, code, had_ended_before=True)
         check_available(mode)
+        check_agents_values(config)
         set_numerics(config)
         job = prepare(config, device, folder.path)
         progress = begin_progress(job, start)
@@ -143,7 +151,7 @@ def _check_single_samples(model: nn.Module, data: LabelledData, config: Config) 
 
 def begin_progress(job: Job, start: Start) -> Progress:
     """The run's progress: that of the checkpoint, whose state is put back into the trainee, or none yet."""
-    run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    run_id = run_id_given() or secrets.token_hex(4)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if start.checkpoint is None:
         return Progress(run_id=start.run_id or run_id, started_at=now)

@@ -14,6 +14,7 @@ wandb/          Weights & Biases' own files
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 from datetime import datetime
 from pathlib import Path
@@ -152,14 +153,22 @@ def give_back_reserve(run_dir: Path) -> None:
     (run_dir / RESERVE).unlink(missing_ok=True)
 
 
+def run_id_given() -> str:
+    """The id that an agent or a person gives the run, or nothing."""
+    return os.environ.get("WANDB_RUN_ID", "").strip()
+
+
 def run_dir_of(config: Config) -> Path:
-    """The folder `config` asks for: `run_dir`, else the one that `resume` points into, else a new name under runs/."""
+    """The folder `config` asks for: `run_dir`, else the one that `resume` points into, else that of WANDB_RUN_ID, which
+    an agent gives again to a run that was preempted, else a new name under runs/."""
     if config.run_dir is not None:
         return config.run_dir
     if config.resume not in ("auto", "never"):
         run = run_of_checkpoint(checkpoint_asked_for(config.resume))
         if run is not None:
             return run
+    if run_id := run_id_given():
+        return Path("runs") / re.sub(r"[^\w.-]", "_", run_id)
     data = Path(config.data).name or "data"
     when = datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{when}-{data}-{config.model}-{config.backend}-seed{config.seed}-{secrets.token_hex(2)}"

@@ -1,4 +1,5 @@
-"""Weights & Biases as a mirror of a run's records. Nothing is read back from it, and it never stops a run.
+"""Weights & Biases as a mirror of a run's records. Nothing is read back from it, and it never stops or holds up a run:
+what it does not do within a limit counts as failed.
 
 Its files lie in <run_dir>/wandb, its cache and staging area too. Rows are logged against our own `step`, because
 W&B's counter starts again at 0 in each process that resumes a run offline.
@@ -7,15 +8,24 @@ W&B's counter starts again at 0 in each process that resumes a run offline.
 import contextlib
 import importlib
 import os
+import queue
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import yaml
+
 from tidepool.training.config import Config, ConfigError
 
 DEFAULT_PROJECT = "tidepool"
+LOG_LIMIT_S, FINISH_LIMIT_S = 30.0, 300.0
+"""Seconds after which W&B is given up: a call for a row, and the last one, which may have to upload."""
+_AS_OFFLINE, _AS_OFF = ("offline", "dryrun"), ("disabled",)
+"""Values of WANDB_MODE, older names among them."""
 
 
 class Tracker(Protocol):
@@ -47,20 +57,24 @@ class NoTracker:
 
 
 def tracking_mode(config: Config) -> str:
-    """off, offline or online: `config.track`, but a run that a W&B agent started is online unless WANDB_MODE says no.
+    """off, offline or online: `config.track`, but WANDB_MODE may ask for less, and a run that a W&B agent started is
+    online unless it does.
 
     An agent's sweep gets its values from the server alone, so an offline run would leave it waiting for nothing.
     """
-    if config.track == "offline" and os.environ.get("WANDB_SWEEP_ID"):
-        return "offline" if os.environ.get("WANDB_MODE", "online") in ("offline", "disabled", "dryrun") else "online"
-    return config.track
+    asked = os.environ.get("WANDB_MODE", "")
+    if config.track == "off" or asked in _AS_OFF:
+        return "off"
+    if asked in _AS_OFFLINE:
+        return "offline"
+    return "online" if os.environ.get("WANDB_SWEEP_ID") else config.track
 
 
 def check_available(mode: str) -> None:
     """Import wandb if `mode` needs it, before anything is created on disk.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: it is not installed, or does not import.
     """
     if mode == "off":
         return
@@ -69,6 +83,85 @@ def check_available(mode: str) -> None:
             raise ImportError("no module named wandb")
     except ImportError as error:
         raise ConfigError(f"track={mode!r} needs wandb ({error}): pip install wandb, or give --track off") from error
+    except Exception as error:  # of any kind: a broken installation, or one for another Python
+        problem = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"track={mode!r}: wandb does not import ({problem}); mend it, or give --track off") from error
+
+
+def check_agents_values(config: Config) -> None:
+    """Compare a run that a W&B agent started with the values in its file: W&B records those as the run's.
+
+    Raises:
+        ConfigError: a field or option has another value here, or the file cannot be read.
+    """
+    path = os.environ.get("WANDB_SWEEP_PARAM_PATH")
+    if not path or config.track == "off":
+        return
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        values = {name: given["value"] for name, given in found.items() if isinstance(given, dict) and "value" in given}
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"WANDB_SWEEP_PARAM_PATH={path}: cannot be read as an agent's values ({reason})") from error
+    defaults = {name: option.default for name, option in config.known_options().items()}
+    here = defaults | config.as_record()
+    for name, value in values.items():
+        if name in here and here[name] != value and str(here[name]) != str(value):
+            raise ConfigError(
+                f"{name}: {value!r} in the agent's {path}, {here[name]!r} in the flags; W&B would record what was not "
+                f"trained: expected the sweep's command to pass --{name}, as ${{args}} does"
+            )
+
+
+class _Calls:
+    """Calls one after another in a thread of their own, each waited for within a limit; after one that has not ended
+    `hang` is True, and the next begins in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.hang = False
+        self._waiting: queue.SimpleQueue[tuple[Callable[[], None], queue.SimpleQueue[Any]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def run(self, call: Callable[[], None], limit_s: float) -> None:
+        """Raises what the call raises, or TimeoutError."""
+        if self._thread is None or self.hang:
+            self.hang = False
+            self._waiting = queue.SimpleQueue()
+            self._thread = threading.Thread(target=self._work, args=[self._waiting], name="wandb", daemon=True)
+            self._thread.start()
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._waiting.put((call, answer))
+        try:
+            error = answer.get(timeout=limit_s)
+        except queue.Empty:
+            self.hang = True
+            raise TimeoutError(f"no answer within {limit_s:g} s") from None
+        if error is not None:
+            raise error
+
+    @staticmethod
+    def _work(waiting: "queue.SimpleQueue[tuple[Callable[[], None], queue.SimpleQueue[Any]]]") -> None:
+        while True:
+            call, answer = waiting.get()
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    call()
+            except BaseException as error:
+                answer.put(error)
+            else:
+                answer.put(None)
+
+
+def _kill_services() -> None:
+    """Kill this process's children that are W&B's service: stopped ones would be waited for at the process's end."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+            if int(rest.split()[1]) == os.getpid() and "wandb" in name:
+                os.kill(int(folder.name), signal.SIGKILL)
+        except (OSError, ValueError, IndexError):
+            continue
 
 
 def start_tracker(config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> Tracker:
@@ -81,17 +174,22 @@ def start_tracker(config: Config, mode: str, run_dir: Path, run_id: str, extra_c
 
 
 class WandbTracker:
-    """A W&B run. The first call that fails is reported once and ends tracking."""
+    """A W&B run. The first call that fails, or does not end within its limit, is reported once and ends tracking."""
 
     def __init__(self) -> None:
         self._run: Any = None
         self._wandb: Any = None
+        self._calls = _Calls()
 
     def start(self, config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> None:
-        """Open the W&B run `run_id`, or resume it; `extra_config` is kept with the settings."""
+        """Open the W&B run `run_id`, or resume it; `extra_config` is kept with the settings.
 
-        def begin() -> None:
-            folder = (run_dir / "wandb").resolve()
+        Online, where the server is not to be reached or has no key, it is opened offline, for a later `wandb sync`.
+        """
+
+        def begin(mode: str) -> None:
+            files = Path(os.environ.get("WANDB_DIR") or run_dir)
+            folder = (files / "wandb").resolve()
             folder.mkdir(parents=True, exist_ok=True)
             for variable, sub in (("WANDB_CACHE_DIR", "cache"), ("WANDB_DATA_DIR", "staging")):
                 os.environ.setdefault(variable, str(folder / sub))
@@ -112,43 +210,61 @@ class WandbTracker:
                 id=run_id,
                 resume="allow",
                 mode=mode,
-                dir=str(run_dir),
+                dir=str(files),
                 config={**config.as_record(), **extra_config},
                 settings=settings,
             )
             self._run.define_metric("*", step_metric="step")
 
-        self._guarded(begin)
+        def online_or_offline() -> None:
+            try:
+                begin(mode)
+            except Exception as error:
+                if mode != "online":
+                    raise
+                begin("offline")
+                reason = " ".join(str(error).split()) or type(error).__name__
+                folder = Path(self._run.dir).parent if getattr(self._run, "dir", None) else run_dir / "wandb"
+                print(f"warning: W&B is not reached ({reason}); tracked offline: wandb sync {folder}", file=sys.stderr)
+
+        self._guarded(online_or_offline)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """One row of metrics with its `step`."""
         if self._run is not None:
-            self._guarded(lambda: self._run.log(dict(row)))
+            self._within(LOG_LIMIT_S, lambda: self._run.log(dict(row)))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """A table under `name`."""
         if self._run is not None:
-            self._guarded(
+            self._within(
+                LOG_LIMIT_S,
                 lambda: self._run.log(
                     {"step": step, name: self._wandb.Table(columns=list(columns), data=[list(row) for row in rows])}
-                )
+                ),
             )
 
     def image(self, name: str, path: Path, step: int) -> None:
         """The image in a file, under `name`."""
         if self._run is not None:
-            self._guarded(lambda: self._run.log({"step": step, name: self._wandb.Image(str(path))}))
+            self._within(LOG_LIMIT_S, lambda: self._run.log({"step": step, name: self._wandb.Image(str(path))}))
 
     def finish(self, summary: Mapping[str, Any], exit_code: int) -> None:
         """Write the summary and close the W&B run."""
         if self._run is not None:
-            self._guarded(lambda: self._run.summary.update(dict(summary)))
+            self._within(LOG_LIMIT_S, lambda: self._run.summary.update(dict(summary)))
         if self._run is not None:
-            self._guarded(lambda: self._run.finish(exit_code=exit_code))
+            self._within(FINISH_LIMIT_S, lambda: self._run.finish(exit_code=exit_code))
         if self._run is None and self._wandb is not None:
-            # W&B failed. Its own clean-up at interpreter exit would print a traceback when its service has died.
+            # W&B failed. Its own clean-up at interpreter exit would print a traceback when its service has died, and
+            # wait for ever when it hangs.
+            if self._calls.hang:
+                _kill_services()
             with contextlib.suppress(Exception):
-                self._wandb.teardown(exit_code)
+                self._calls.run(lambda: self._wandb.teardown(exit_code), LOG_LIMIT_S)
+
+    def _within(self, limit_s: float, call: Callable[[], None]) -> None:
+        self._guarded(lambda: self._calls.run(call, limit_s))
 
     def _guarded(self, call: Callable[[], None]) -> None:
         try:

@@ -1,13 +1,20 @@
 """W&B as a mirror that never stops a run. A stand-in module is wandb here; test_train.py uses the real one."""
 
 import os
+import shutil
+import signal
+import subprocess
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.training.test_run import stop_after
+from tidepool.records import read_rows
 from tidepool.training import tracking
 from tidepool.training.config import Config, ConfigError
 from tidepool.training.tracking import NoTracker, check_available, start_tracker, tracking_mode
@@ -132,6 +139,11 @@ def test_the_project_is_the_flag_then_the_environment(stand_in, monkeypatch, tmp
         ("offline", {"WANDB_SWEEP_ID": "s"}, "online"),
         ("offline", {"WANDB_SWEEP_ID": "s", "WANDB_MODE": "offline"}, "offline"),
         ("online", {}, "online"),
+        ("online", {"WANDB_MODE": "offline"}, "offline"),
+        ("online", {"WANDB_MODE": "disabled"}, "off"),
+        ("offline", {"WANDB_MODE": "disabled"}, "off"),
+        ("offline", {"WANDB_SWEEP_ID": "s", "WANDB_MODE": "disabled"}, "off"),
+        ("off", {"WANDB_MODE": "online"}, "off"),
     ],
 )
 def test_a_run_of_a_wandb_agent_is_online(monkeypatch, track, environment, expected):
@@ -167,3 +179,132 @@ def test_off_imports_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(tracking.importlib, "import_module", refuse)
     check_available("off")
     assert isinstance(start_tracker(Config(), "off", tmp_path, "id", {}), NoTracker)
+
+
+def test_files_go_where_wandb_dir_says(stand_in, monkeypatch, tmp_path):
+    wandb = stand_in()
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    start_tracker(Config(), "offline", tmp_path / "run", "id", {})
+    assert wandb.started["dir"] == str(tmp_path / "elsewhere")
+    assert os.environ["WANDB_DATA_DIR"].startswith(str(tmp_path / "elsewhere" / "wandb"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("built for\nanother Python"), ValueError(""), OSError("no such lib")])
+def test_a_wandb_that_does_not_import_is_one_line(monkeypatch, error):
+    def fail(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(tracking.importlib, "import_module", fail)
+    with pytest.raises(ConfigError, match=r"track='offline': wandb does not import \(.*Error.*--track off") as refused:
+        check_available("offline")
+    assert "\n" not in str(refused.value)
+
+
+def test_online_without_a_server_is_offline_and_says_so_in_one_line(stand_in, monkeypatch, tmp_path, capsys):
+    wandb = stand_in()
+    begin = wandb.init
+
+    def offline_only(**arguments: Any) -> StandInRun:
+        if arguments["mode"] == "online":
+            raise RuntimeError("no API key\nconfigured")
+        return begin(**arguments)
+
+    monkeypatch.setattr(wandb, "init", offline_only)
+    tracker = start_tracker(Config(), "online", tmp_path / "run", "id7", {})
+    tracker.log({"step": 1})
+    assert (wandb.started["mode"], wandb.started["id"]) == ("offline", "id7")
+    assert ("log", {"step": 1}) in wandb.run.calls
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: W&B is not reached (no API key configured); tracked offline: wandb sync ")
+
+
+@pytest.mark.parametrize("hangs", ["log", "summary", "finish"])
+def test_a_wandb_that_does_not_answer_holds_up_no_run(stand_in, monkeypatch, quietly, small, capsys, hangs):
+    wandb = stand_in()
+    monkeypatch.setattr(tracking, "LOG_LIMIT_S", 0.3)
+    monkeypatch.setattr(tracking, "FINISH_LIMIT_S", 0.3)
+    forever, call = threading.Event(), wandb.run._call
+
+    def hang(name: str, value: Any) -> None:
+        call(name, value)
+        if name == hangs:
+            forever.wait()
+
+    monkeypatch.setattr(wandb.run, "_call", hang)
+    outcome = quietly(small(track="offline"))
+    forever.set()
+    assert (outcome.exit_code, outcome.summary["status"]) == (0, "finished")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert "W&B stopped (TimeoutError: no answer within 0.3 s)" in line
+    assert [name for name, _ in wandb.run.calls].count(hangs) == 1
+
+
+def test_only_children_that_are_wandbs_service_are_killed(tmp_path):
+    sleep = shutil.which("sleep")
+    assert sleep is not None
+    shutil.copy(sleep, tmp_path / "wandb-core")
+    service = subprocess.Popen([str(tmp_path / "wandb-core"), "60"])
+    other = subprocess.Popen([sleep, "60"])
+    try:
+        service.send_signal(signal.SIGSTOP)
+        while (Path("/proc") / str(service.pid) / "stat").read_text().partition("(")[2].startswith("python"):
+            time.sleep(0.01)  # not yet the program that it is to be
+        tracking._kill_services()
+        assert service.wait(timeout=30) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        for process in (service, other):
+            process.kill()
+            process.wait()
+
+
+def test_a_run_started_again_under_an_id_resumes_in_its_folder(stand_in, monkeypatch, quietly, small, tmp_path):
+    """As an agent does with a run that was preempted."""
+    stand_in()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_RUN_ID", "abc/12")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        first = quietly(small(run_dir=None))
+    again = quietly(small(run_dir=None))
+    assert first.run_dir == again.run_dir == Path("runs/abc_12")
+    assert (first.summary["status"], again.summary["status"]) == ("interrupted", "finished")
+    assert again.summary["run_id"] == first.summary["run_id"] == "abc/12"
+    assert [row["step"] for row in read_rows(again.run_dir / "metrics.jsonl") if "train/loss" in row] == [*range(1, 9)]
+
+
+@pytest.mark.parametrize("run_id", ["", "  "])
+def test_an_empty_id_is_none(stand_in, monkeypatch, quietly, small, tmp_path, run_id):
+    stand_in()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_RUN_ID", run_id)
+    outcome = quietly(small(run_dir=None, max_steps=1))
+    assert "-mlp-cudnn-seed0-" in outcome.run_dir.name
+    assert outcome.summary["run_id"].strip()
+
+
+@pytest.mark.parametrize(
+    ("values", "refusal"),
+    [
+        ("lr: {value: 0.03}\nwandb_version: 1\n", ""),
+        ("lr: {value: 0.5}\n", "lr: 0.5 in the agent's .*, 0.03 in the flags.* --lr"),
+        ("width: {value: 3}\n", "width: 3 in the agent's"),
+        ("augment: {value: 'False'}\nfoo: {value: 1}\n", ""),
+        ("lr: {value: [", "cannot be read as an agent's values"),
+        (None, "cannot be read as an agent's values"),
+    ],
+)
+def test_what_the_agent_says_is_what_is_trained(stand_in, monkeypatch, quietly, small, tmp_path, values, refusal):
+    stand_in()
+    path = tmp_path / "config-defaults.yaml"
+    if values is not None:
+        path.write_text(values)
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(path))
+    config = small(model="convnet", width=4, track="offline", max_steps=1)
+    if not refusal:
+        assert quietly(config).exit_code == 0
+        return
+    with pytest.raises(ConfigError, match=refusal) as refused:
+        quietly(config)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()

@@ -193,3 +193,43 @@ def test_the_default_settings_learn_the_digits(tmp_path):
     outcome = train(config, announce=lambda line: None)
     assert outcome.summary["steps"] <= 200
     assert outcome.summary["test_accuracy"] >= 0.95
+
+
+_STOPPING_THE_SERVICE = """
+import os, signal, sys
+from pathlib import Path
+from tidepool.program import run_process
+from tidepool.training import loop, program, tracking
+tracking.LOG_LIMIT_S = tracking.FINISH_LIMIT_S = 3.0
+step = loop.train_step
+def stopping(job, indices, number):
+    if number == 3:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+            except OSError:
+                continue
+            if "wandb" in name and int(rest.split()[1]) == os.getpid():
+                print("service stopped", flush=True)
+                os.kill(int(folder.name), signal.SIGSTOP)
+    return step(job, indices, number)
+loop.train_step = stopping
+run_process(program.main, sys.argv[1:], prog="train.py")
+"""
+
+
+@pytest.mark.full
+def test_a_wandb_service_that_is_stopped_holds_up_no_run(tmp_path):
+    flags = ["--model=mlp", "--backend=cudnn", "--epochs=1", f"--run_dir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", _STOPPING_THE_SERVICE, *flags],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "service stopped" in done.stdout
+    assert "status         finished" in done.stdout
+    assert done.stderr.count("warning: W&B stopped (TimeoutError: no answer within 3 s)") == 1
+    assert "Traceback" not in done.stderr
