@@ -11,7 +11,7 @@ memory over the target's limit, on a vector division that LLVM may miscompile, o
 expected and none is there, or the other way round; 2 on bad flags.
 
 Without `--everything` it compiles what CI does: on sm_80, sm_90, sm_100 and gfx942 every shipped tile and one listed
-layer of each kind, on sm_80 and sm_90 every listed layer; on the other targets one tile of each kernel.
+layer of each kind, on sm_90 every listed layer; on the other targets one tile of each kernel.
 Layers that are named are compiled whole on every target. `--record FILE.csv` appends a line a target to the table of
 versions (results/compiled_versions).
 

@@ -32,9 +32,9 @@ from tidepool.kernels.runtime.targets import GFX942, SM_80, SM_90, SM_100, Targe
 
 WHOLE = (SM_80, SM_90, SM_100, GFX942)
 """The targets of which CI compiles every tile; of the others one tile of each kernel."""
-LISTED = (SM_80, SM_90)
-"""Those of which CI compiles the listed layers one by one, in every dtype: the ones that are modelled and simulated. Of
-the other whole targets it compiles one layer of each kind."""
+LISTED = (SM_90,)
+"""Those of which CI compiles the listed layers one by one, in every dtype. Of the other whole targets it compiles one
+layer of each kind."""
 DRAWN: tuple[Target, ...] = ()
 """Targets for which CI compiles layers of suites and networks as well, as `--everything` does for all: on four they
 are half of its time, which is limited."""
