@@ -41,13 +41,11 @@ MUTATIONS = (
 
 SAMPLE = (
     "forward_tail_of_taps_unmasked",
-    "few_channels_odd_before_even",
     "box_columns_swapped",
     "wgrad_image_bounds_swapped",
     "depthwise_forward_multiplier_ignored",
-    "unpool_gradient_of_wrong_group",
     "windowed_dgrad_row_period_of_columns",
     "device_masked_load_of_ones",
 )
-"""What the full tier plants: one of each kind of kernel of the convolutions, and one of the functions that they share.
+"""What the full tier plants: one in kernels of five kinds, and one in the functions that they share.
 Ones that show early; `results/planted_faults` records a run of all."""
