@@ -86,7 +86,10 @@ def fit(job: Job, progress: Progress, recorder: Recorder, stop: StopRequest) -> 
                     recorder.collect()  # raises; on a GPU the host would wait for every step to ask this
                 stop.raise_if_received()
                 if job.checkpoint_due(progress.step) and not job.epoch_ends(progress.step):
+                    synchronise(job.device)
+                    progress.train_seconds += time.perf_counter() - started
                     save(job, progress, recorder)
+                    started = time.perf_counter()
         finally:
             synchronise(job.device)
             progress.train_seconds += time.perf_counter() - started

@@ -1,8 +1,10 @@
 """Checkpoint files: checked before they are believed, and one is left whole whatever happens to another."""
 
+import io
 import os
 import random
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,20 @@ def test_checkpoints_come_by_steps_and_by_minutes(small, quietly, tmp_path, monk
     saved.clear()
     quietly(small(epochs=2, checkpoint_every=9, checkpoint_every_minutes=1e-9, eval_every=9, run_dir=tmp_path / "b"))
     assert saved == list(range(1, 9))
+
+
+def test_time_of_saving_is_not_time_of_training(small, quietly, monkeypatch) -> None:
+    held: list[float] = []
+
+    def slow(folder: Path, step: int, content: bytes, **_: object) -> None:
+        held.append(torch.load(io.BytesIO(content), weights_only=True)["progress"]["train_seconds"])
+        time.sleep(0.5)
+
+    monkeypatch.setattr("tidepool.training.checkpoint.store", slow)
+    summary = quietly(small(checkpoint_every_steps=1)).summary
+    assert len(held) == 8
+    assert held == sorted(held)
+    assert 0 < held[0] < held[-1] <= summary["train_seconds"] < 3.0
 
 
 def test_how_often_is_saved_changes_no_number(small, quietly, tmp_path) -> None:
