@@ -47,12 +47,14 @@ def test_value_and_slope_are_pytorchs(activation: Activation, dtype: torch.dtype
         assert torch.equal(y, y_twin)
     if dtype == torch.float32:  # on some CPUs PyTorch's float32 GELU, by way of oneDNN, is 6 roundings off
         y_twin = activation.reference(grid(dtype).double()).float()
-    if dtype == torch.float64 and activation.name == "gelu":  # in PyTorch's, 1 + erf cancels
-        y_twin = grid(dtype) * torch.special.ndtr(grid(dtype))
     # PyTorch takes the slope of some activations from the rounded result, and its GELUs and Mish cancel in their tails,
     # by up to 9 and 17 roundings; `test_accuracy_of_slopes` holds ours to the exact ones.
     unit = torch.finfo(dtype).eps
-    torch.testing.assert_close(y, y_twin, rtol=4 * unit, atol=2 * unit)
+    if dtype == torch.float64 and activation.name == "gelu":
+        # z / 2 (1 + erf) cancels in its tail: a rounding of erf, of which either may be one off, is |z| / 2 of them.
+        assert ((y - y_twin).abs() <= 4 * unit * y_twin.abs() + unit * (2 + grid(dtype).abs())).all()
+    else:
+        torch.testing.assert_close(y, y_twin, rtol=4 * unit, atol=2 * unit)
     slack, floor = {"mish": (24, 2), "gelu_tanh": (12, 12)}.get(activation.name, (4, 2))
     torch.testing.assert_close(dz, dz_twin, rtol=slack * unit, atol=floor * unit)
 
