@@ -93,9 +93,9 @@ class Config:
     checkpoint_every: int = 1
     """Epochs between checkpoints; there is always one at the end and when the run is interrupted."""
     checkpoint_every_steps: int | None = None
-    """Steps between checkpoints besides."""
+    """Save a checkpoint every so many steps as well."""
     checkpoint_every_minutes: float | None = None
-    """Minutes between checkpoints besides."""
+    """Save a checkpoint every so many minutes as well."""
     keep_checkpoints: int = 2
     """How many of the latest checkpoints are kept, beside the best one."""
     device: Literal["auto", "cpu", "cuda", "sm_80", "sm_90"] = "auto"
