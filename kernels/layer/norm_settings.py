@@ -4,7 +4,7 @@ import functools
 import numbers
 from dataclasses import dataclass
 
-from tidepool.kernels.activations import NamedActivation, as_activation
+from tidepool.kernels.activations import NamedActivation
 from tidepool.kernels.layer.arguments import parse_layer
 from tidepool.kernels.layer.pooling import Pool, Size
 from tidepool.kernels.layer.settings import Layer, Sizes, Written, layer_from_text
@@ -53,11 +53,6 @@ def parse_norm_layer(
     """
     if not isinstance(pool_first, bool):
         raise ArgumentError(f"expected pool_first to be True or False, but got {pool_first!r}")
-    if as_activation(activation).learned:
-        raise ArgumentError(
-            f"conv_norm_act takes no activation with a learned slope, but got {as_activation(activation).name}: "
-            "give it activation=None and apply torch.nn.functional.prelu to what it returns"
-        )
     if pool_first and pool is None:
         raise ArgumentError("pool_first=True says that pooling comes before the norm, but pool is None")
     convolution = parse_layer(kernel, stride, padding, dilation, groups, None, pool if pool_first else None)

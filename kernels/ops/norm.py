@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tidepool.kernels.activations import NamedActivation
+from tidepool.kernels.activations import Activation, NamedActivation
 from tidepool.kernels.layer.arguments import check_backend
+from tidepool.kernels.layer.learned_slope import check_slope, learned_slope
 from tidepool.kernels.layer.norm_checks import check_norm_sizes, check_norm_tensors
 from tidepool.kernels.layer.norm_settings import NormSettings, check_norm_numbers, parse_norm_layer
 from tidepool.kernels.layer.pooling import Pool, Size
 from tidepool.kernels.operators.conv_implementations import no_mode_is_on
 from tidepool.kernels.operators.norm_registration import call
+from tidepool.kernels.ops.slope_behind_norm import activate_and_pool
 from tidepool.kernels.oracle.reference import conv_norm_act_reference
 from tidepool.kernels.runtime.caches import Remembered
 
@@ -45,7 +47,8 @@ def conv_norm_act(
 
     x (N, C, *spatial); weight (K, C/groups, *kernel); norm_weight, norm_bias (the affine part: None for 1 and 0),
     running_mean, running_var and conv_bias (K,) or None; residual of the size of what is normalised. One, two or three
-    spatial dimensions; `stride`, `padding`, `dilation`, `groups`, `activation` and `pool` as for `conv_relu_pool`.
+    spatial dimensions; `stride`, `padding`, `dilation`, `groups`, `activation` and `pool` as for `conv_act_pool`. An
+    activation with a learned slope takes one more pass over memory (`ops.slope_behind_norm`).
     Returns (N, K, *output) in the dtype of the convolution's output (promoted with the residual's), channels_last if x
     or weight is.
 
@@ -64,6 +67,14 @@ def conv_norm_act(
     check_norm_numbers(training, momentum, eps)
     norm = (norm_weight, norm_bias, running_mean, running_var)
     settings = (stride, padding, dilation, groups, activation, pool, pool_first)
+    if backend == "triton" and activation.__class__ is not str and learned_slope(activation) is not None:
+        _checked(x, weight, norm, conv_bias, residual, training, settings)
+        u = conv_norm_act(
+            x, weight, *norm, conv_bias=conv_bias, residual=residual, stride=stride, padding=padding,
+            dilation=dilation, groups=groups, training=training, momentum=momentum, eps=eps, activation=None,
+            pool=pool if pool_first else None, pool_first=pool_first, backend=backend,
+        )  # fmt: skip
+        return activate_and_pool(u, activation, None if pool_first else pool)  # type: ignore[arg-type]
     key = None if torch.compiler.is_compiling() else _key((x, weight, *norm, conv_bias, residual), training, settings)
     layer = None if key is None else _CHECKED.get(key)
     if layer is None:
@@ -86,26 +97,36 @@ def prepared_conv_norm_act(
     **settings: Any,
 ) -> Callable[..., Tensor]:  # fmt: skip
     """`conv_norm_act` as a function of (x, weight, norm_weight, norm_bias, running_mean, running_var, conv_bias,
-    residual), for calls whose tensors were checked before, by `check_conv_norm_act`, and have the sizes they had then.
+    residual, slope), for calls whose tensors were checked before, by `check_conv_norm_act`, and have the sizes they had
+    then. A `slope` that is not None is that of a PReLU in place of `activation`.
 
     As PyTorch's batch norm, and unlike `conv_norm_act`, it leaves the version counters of the running statistics as
     they are: a norm may be used by both in one step.
     """
     layer = parse_norm_layer(tuple(kernel), *(settings[name] for name in _SETTINGS))
+    behind = None if settings["pool_first"] else settings["pool"]
+    before = {**settings, "activation": None, "pool": settings["pool"] if settings["pool_first"] else None}
+    before_slope = parse_norm_layer(tuple(kernel), *(before[name] for name in _SETTINGS))
 
     def call_eagerly(*tensors: Any) -> Tensor:
-        x, weight, *norm, conv_bias, residual = tensors
+        x, weight, *norm, conv_bias, residual, slope = tensors
+        activation = settings["activation"] if slope is None else Activation("prelu", slope)
         return conv_norm_act_reference(
             x, weight, *norm, conv_bias=conv_bias, residual=residual, training=training, momentum=momentum, eps=eps,
-            **settings,
+            **{**settings, "activation": activation},
         )  # fmt: skip
 
-    def call_fused(*tensors: Any) -> Tensor:
+    def call_kernels(tensors: tuple[Any, ...], slope: Tensor | None) -> Tensor:
+        u = call(tensors, momentum if training else None, eps, layer if slope is None else before_slope)
+        return u if slope is None else activate_and_pool(u, Activation("prelu", slope), behind)
+
+    def call_fused(*given: Any) -> Tensor:
+        tensors, slope = given[:-1], given[-1]
         statistics = [t for t in tensors[4:6] if t is not None and training]
         if not statistics or torch.compiler.is_compiling() or not no_mode_is_on():
-            return call(tensors, momentum if training else None, eps, layer)
+            return call_kernels(tensors, slope)
         with torch.autograd._unsafe_preserve_version_counter(tuple(statistics)):
-            return call(tensors, momentum if training else None, eps, layer)
+            return call_kernels(tensors, slope)
 
     return call_fused if backend == "triton" else call_eagerly
 
@@ -141,6 +162,7 @@ def _checked(
     kernel = tuple(weight.shape[2:]) if rank in (1, 2, 3) else (1,)
     layer = parse_norm_layer(kernel, *settings)
     check_norm_tensors(x, weight, *norm, conv_bias, residual, operator.index(settings[3]), training)
+    check_slope(x, weight, learned_slope(settings[4]), layer.norm.activation)
     check_norm_sizes(x.shape, weight.shape, None if residual is None else residual.shape, training, layer)
     return layer
 
@@ -159,7 +181,11 @@ def _key(tensors: tuple[Tensor | None, ...], training: bool, settings: tuple[Any
         kinds = tuple([type(s) for s in settings])
         if tuple in kinds:
             kinds += tuple([type(v) for s in settings if type(s) is tuple for v in s])
-        pool = settings[5]
+        activation, pool = settings[4:6]
+        slope = learned_slope(activation)
+        if slope is not None:  # the tensor itself is not kept
+            described += ((slope.shape, slope.dtype, slope.device, slope.layout),)
+            settings = (*settings[:4], activation.text, *settings[5:])
         if pool is not None:
             kinds += pool.kinds
         key = (described, training, settings, kinds, autocast)

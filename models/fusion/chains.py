@@ -195,8 +195,6 @@ def _activate(chain: Chain, node: fx.Node) -> str:
         return f"its result goes to {described(node)}"
     if chain.active:
         return "the op has one activation"
-    if slope is not None and chain.norm is not None:
-        return "a learned slope is not fused behind a norm"
     if chain.pool is not None and not chain.pool_first:
         commutes = activation is not None and activation.clips and isinstance(chain.pool, MaxPool)
         if not commutes:

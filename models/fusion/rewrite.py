@@ -114,7 +114,7 @@ class _Rewriting:
                     norm = tuple(value_of(node) for node in chain.reads[5:])
                     check_conv_norm_act(
                         x, weight, norm, bias, residual, training=chain.norm.training, **settings,
-                        activation=chain.activation, pool_first=chain.pool_first,
+                        activation=_activation(chain, slope), pool_first=chain.pool_first,
                     )  # fmt: skip
             except (ArgumentError, TypeError) as error:
                 return str(error)
@@ -183,7 +183,7 @@ def _arguments(chain: Chain) -> tuple[fx.Node | None, ...]:
     if chain.norm is None:
         return chain.x, chain.weight, chain.bias, chain.slope
     norm = chain.norm
-    return chain.x, chain.weight, norm.weight, norm.bias, norm.mean, norm.var, chain.bias, chain.residual
+    return chain.x, chain.weight, norm.weight, norm.bias, norm.mean, norm.var, chain.bias, chain.residual, chain.slope
 
 
 # --- Autocast ---

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.kernels.exact import DEVICE, placed
+from tests.kernels.exact import DEVICE, integers, placed
 from tidepool.kernels import AvgPool, MaxPool, conv_norm_act
 from tidepool.kernels.layer.pooling import Pool
 from tidepool.kernels.oracle.reference import pool_reference
@@ -126,6 +126,24 @@ def norm_tensors(layer: NormLayer, dtype: torch.dtype, norm_dtype: torch.dtype, 
             given = tensors[name]
             formats = {4: torch.channels_last, 5: torch.channels_last_3d}
             tensors[name] = None if given is None else given.to(memory_format=formats[given.dim()])
+    return tensors
+
+
+def exact_tensors(layer: NormLayer, dtype: torch.dtype) -> dict[str, Tensor | None]:
+    """Small integers, and a norm that is exact in any dtype: variance 1 with eps 0, weights of -2, -1, 1 or 2."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = norm_tensors(layer, dtype, dtype, seed=0)
+    channels = layer.weight[0]
+    tensors["x"] = integers(layer.x, dtype, generator)
+    tensors["weight"] = integers(layer.weight, dtype, generator, most=1)
+    if layer.residual:
+        tensors["residual"] = integers(tuple(normalised_size(layer)), dtype, generator)
+    if layer.conv_bias:
+        tensors["conv_bias"] = integers((channels,), dtype, generator)
+    tensors["norm_weight"] = torch.tensor([1.0, -2.0, 2.0, -1.0]).repeat(channels)[:channels].to(dtype)
+    tensors["norm_bias"] = integers((channels,), dtype, generator)
+    tensors["running_mean"] = integers((channels,), dtype, generator)
+    tensors["running_var"] = torch.ones(channels, dtype=dtype)
     return tensors
 
 

@@ -13,7 +13,7 @@ from tests.kernels.activations.listed import every_pool
 from tests.kernels.exact import DEVICE, INTERPRETED, assert_equal, integer_inputs, integers, placed
 from tests.kernels.guarded_memory import PATTERNS, guarded_memory
 from tests.kernels.shapes import NAMED, Case
-from tidepool.kernels import AvgPool, MaxPool, conv_act_pool, conv_norm_act
+from tidepool.kernels import AvgPool, MaxPool, conv_act_pool
 from tidepool.kernels.activations import Activation, as_activation
 from tidepool.kernels.conv.learned_slope import SlopeTile
 from tidepool.kernels.layer.pooling import Pool
@@ -110,16 +110,6 @@ def test_refusals_name_the_slope(slope: Tensor | None, message: str, backend: st
 def test_a_slope_is_a_tensor() -> None:
     with pytest.raises(ArgumentError, match=r"expected the slope of activation prelu to be a Tensor, but got 0\.25"):
         Activation("prelu", 0.25)
-
-
-@every_backend
-def test_conv_norm_act_refuses_in_one_line(backend: str) -> None:
-    x, weight = torch.randn(2, 2, 6, 6), torch.randn(4, 2, 3, 3)
-    with pytest.raises(ArgumentError, match="conv_norm_act takes no activation with a learned slope, but got prelu"):
-        conv_norm_act(
-            x, weight, None, None, None, None, training=True, activation=Activation("prelu", torch.ones(4)),
-            backend=backend,
-        )  # fmt: skip
 
 
 # --- Values and gradients --------------------------------------------------------------------------------------------

@@ -10,7 +10,17 @@ from tests.kernels.activations.listed import every_activation, every_pool
 from tests.kernels.exact import DEVICE, assert_equal, integers
 from tests.kernels.guarded_memory import PATTERNS, guarded_memory
 from tests.kernels.norm_error_rule import check
-from tests.kernels.norm_layers import LAYERS, NAMED, NormLayer, call, leaves, norm_tensors, normalised_size, results
+from tests.kernels.norm_layers import (
+    LAYERS,
+    NAMED,
+    NormLayer,
+    call,
+    exact_tensors,
+    leaves,
+    norm_tensors,
+    normalised_size,
+    results,
+)
 from tidepool.kernels import AvgPool, MaxPool
 from tidepool.kernels.activations import Activation
 from tidepool.kernels.layer.pooling import Pool
@@ -46,24 +56,6 @@ def test_error_rule_of_every_activation(activation: Activation, pool: Pool, dtyp
     layer = NormLayer(str(activation), (2, 3, 6, 7), (5, 3, 2, 2), options, training=training, residual=True)
     # Hardsigmoid and tanh flatten: rounded to bfloat16, up to 23 % of the windows of six hold near ties.
     check(layer, dtype, norm_dtype=torch.float32, most_undecided=0.25)
-
-
-def exact_tensors(layer: NormLayer, dtype: torch.dtype) -> dict[str, Tensor | None]:
-    """Small integers, and a norm that is exact in any dtype: variance 1 with eps 0, weights of -2, -1, 1 or 2."""
-    generator = torch.Generator().manual_seed(0)
-    tensors = norm_tensors(layer, dtype, dtype, seed=0)
-    channels = layer.weight[0]
-    tensors["x"] = integers(layer.x, dtype, generator)
-    tensors["weight"] = integers(layer.weight, dtype, generator, most=1)
-    if layer.residual:
-        tensors["residual"] = integers(tuple(normalised_size(layer)), dtype, generator)
-    if layer.conv_bias:
-        tensors["conv_bias"] = integers((channels,), dtype, generator)
-    tensors["norm_weight"] = torch.tensor([1.0, -2.0, 2.0, -1.0]).repeat(channels)[:channels].to(dtype)
-    tensors["norm_bias"] = integers((channels,), dtype, generator)
-    tensors["running_mean"] = integers((channels,), dtype, generator)
-    tensors["running_var"] = torch.ones(channels, dtype=dtype)
-    return tensors
 
 
 EXACT = (

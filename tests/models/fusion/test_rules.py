@@ -31,6 +31,8 @@ SPELLINGS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "F.hardsigmoid": lambda net, x: F.hardsigmoid(net.conv(x)),
     "F.mish": lambda net, x: F.mish(net.conv(x)),
     "PReLU": lambda net, x: net.slope(net.conv(x)),
+    "PReLU behind a norm and a sum": lambda net, x: net.slope(net.norm(net.conv(x)) + x),
+    "PReLU behind a norm, pooled": lambda net, x: F.max_pool2d(net.slope(net.norm(net.conv(x))), 2),
     "sigmoid": lambda net, x: torch.sigmoid(net.conv(x)),
     "tanh, method": lambda net, x: net.conv(x).tanh(),
     "ReLU6 behind a max pool": lambda net, x: F.relu6(F.max_pool2d(net.conv(x), 2)),
