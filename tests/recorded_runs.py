@@ -1,4 +1,4 @@
-"""What a run of the tests on a simulated device did, as a line at its end and, with `--record`, a row of a table."""
+"""A run of the tests as a row of a table (`--record`), and what a simulated device did in it as a line at its end."""
 
 import platform
 import time
@@ -18,10 +18,13 @@ COLUMNS = (
     "schema_version", "triton", "torch", "python", "target", "schedule", "tests", "passed", "failed", "skipped",
     "seconds", "launches", "warp_instructions", "warp_instructions_per_second", "processor", "date", "commit", "dirty",
 )  # fmt: skip
-"""`tests`: paths and marks; `seconds`: of the whole run; the rate is that of one process in its launches."""
+"""`target`: what kernels were compiled for and simulated, or "interpreted"; `tests`: paths and marks; `seconds`: of the
+whole run; the rate is that of one process in its launches. Of an interpreted run the last three are 0."""
+
+INTERPRETED = "interpreted"
 
 
-class SimulatedRun:
+class RecordedRun:
     """Counts outcomes where they are reported, and what the device did in the process that ran the tests."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -53,23 +56,25 @@ class SimulatedRun:
         if hasattr(self._config, "workerinput"):
             return
         row = self._row()
-        terminalreporter.write_line(
-            f"simulated {row['target']}, {row['schedule']}: {row['launches']:,} launches, "
-            f"{row['warp_instructions']:,} warp instructions, {row['warp_instructions_per_second']:,} a second"
-        )
+        if row["target"] != INTERPRETED:
+            terminalreporter.write_line(
+                f"simulated {row['target']}, {row['schedule']}: {row['launches']:,} launches, "
+                f"{row['warp_instructions']:,} warp instructions, {row['warp_instructions_per_second']:,} a second"
+            )
         file: Path | None = self._config.getoption("--record")
         if file is not None:
             Table(file, COLUMNS).append([row])
 
     def _row(self) -> dict[str, Any]:
         commit, dirty = git_state(SOURCE)
+        target = self._config.getoption("--on") or INTERPRETED
         instructions, seconds = self._totals["warp_instructions"], self._totals["seconds"]
         return {
             "triton": triton.__version__,
             "torch": package_version("torch"),
             "python": platform.python_version(),
-            "target": self._config.getoption("--on"),
-            "schedule": self._config.getoption("--schedule"),
+            "target": target,
+            "schedule": "" if target == INTERPRETED else self._config.getoption("--schedule"),
             "tests": " ".join([*self._config.args, f"-m {self._config.option.markexpr!r}"]),
             "passed": self._outcomes["passed"],
             "failed": self._outcomes["failed"],
