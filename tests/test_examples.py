@@ -41,6 +41,7 @@ def test_a_network_in_torchvisions_style_is_fused_and_computes_the_same(capsys: 
     assert "conv1" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_a_folder_of_images_is_learned(tmp_path: Path) -> None:
     run = example("train_on_a_folder").main(tmp_path)
     summary = json.loads((run / "summary.json").read_text())

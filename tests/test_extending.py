@@ -50,6 +50,7 @@ def test_the_page_has_a_section_for_everything_that_can_be_added() -> None:
     assert list(SECTIONS) == ["An activation", "A pool", "A network", "A data set", "A target", "A sweep"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_a_section_works_as_written(heading: str, carried_out: CarriedOut) -> None:
     blocks = SECTIONS[heading]

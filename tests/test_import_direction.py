@@ -116,6 +116,7 @@ def test_no_folder_is_imported_by_its_bare_name() -> None:
             assert not wrong, f"{file.relative_to(ROOT)} imports {'.'.join(wrong[0])}, not tidepool.{wrong[0][0]}"
 
 
+@pytest.mark.full
 def test_no_module_is_loaded_under_two_names() -> None:
     """Everything imported in one process from the root of the repository, where bare names are to be had too."""
     modules = [
@@ -141,6 +142,7 @@ def test_records_analysis_and_sweeping_do_without_torch() -> None:
             assert not {"torch", "triton"} & {name[0] for name in imported(file)}, f"{file.name} imports torch"
 
 
+@pytest.mark.full
 def test_a_program_that_fuses_nothing_does_without_sympy() -> None:
     """PyTorch's tracing of symbolic sizes brings it: a sixth of the time that train.py takes to start."""
     code = "import sys, tidepool.training.command_line, tidepool.training.run; print('sympy' in sys.modules)"

@@ -68,6 +68,7 @@ def test_the_wheel_installs_one_name_and_carries_what_it_reads(wheel: Path) -> N
     assert not sources - set(names)
 
 
+@pytest.mark.full
 def test_the_wheel_works_beside_other_peoples_packages_of_our_folders_names(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel], check=True)

@@ -1,9 +1,12 @@
 """The compile check's list of layers is what the suites and networks launch now."""
 
+import pytest
+
 from tidepool.benchmarking.launched_layers import LAUNCHED, as_text, launched_layers
 from tidepool.kernels.compile_check.launched import launched_layers as cases
 
 
+@pytest.mark.full
 def test_the_list_is_up_to_date() -> None:
     assert LAUNCHED.read_text(encoding="utf-8") == as_text(launched_layers()), (
         "run python -m tidepool.benchmarking.launched_layers"

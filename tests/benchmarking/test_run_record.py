@@ -70,6 +70,7 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
         bench(tmp_path, InProcess(), "--passes=forward")
 
 
+@pytest.mark.full
 def test_a_sweep_of_bench_runs_works_offline(tmp_path: Path) -> None:
     """One point of a sweep file with `program: bench.py`, through sweep.py's own process, report included."""
     (tmp_path / "bounds.yaml").write_text(

@@ -96,6 +96,7 @@ def write_test(tree: Path, body: str) -> str:
     return "tests/test_child.py"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("body", "caught_by", "failure"),
     [
@@ -112,6 +113,7 @@ def test_what_a_child_saw_is_told(body: str, caught_by: str, failure: str, toy: 
     assert found == (f"tests/test_child.py::{caught_by}" if caught_by else "", failure)
 
 
+@pytest.mark.full
 def test_a_copy_that_cannot_be_tested_is_no_catch(tmp_path: Path) -> None:
     copy_tree(tmp_path)
     nonsense = mutation("nonsense", "MAX_BYTE_CODES", "254", "no_such_name")
@@ -119,6 +121,7 @@ def test_a_copy_that_cannot_be_tested_is_no_catch(tmp_path: Path) -> None:
         plant(nonsense, tmp_path, [DETECTOR], DETECTOR_LIMIT_S)
 
 
+@pytest.mark.full
 def test_an_unchanged_tree_that_fails_is_refused(toy: Path) -> None:
     child = write_test(toy, "assert False")
     with pytest.raises(HarnessError, match=r"without any mutation tests/test_child\.py::test_bad fails \(Assert"):

@@ -150,6 +150,7 @@ def test_checkpoints_come_by_steps_and_by_minutes(small, quietly, tmp_path, monk
     assert saved == list(range(1, 9))
 
 
+@pytest.mark.full
 def test_time_of_saving_is_not_time_of_training(small, quietly, monkeypatch) -> None:
     held: list[float] = []
 

@@ -49,8 +49,8 @@ def train(run_dir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     ("kibibytes", "flags", "file"),
     [
         (300, ("--epochs=3",), "checkpoints/step-00000089.pt"),
-        (1400, ("--epochs=40",), "checkpoints/"),
-        (48, ("--epochs=1000",), "metrics.jsonl"),
+        pytest.param(1400, ("--epochs=40",), "checkpoints/", marks=pytest.mark.full),
+        pytest.param(48, ("--epochs=1000",), "metrics.jsonl", marks=pytest.mark.full),
     ],
     ids=["at the first checkpoint", "at a later one", "at the rows"],
 )

@@ -42,6 +42,7 @@ def test_speaks_of_the_places_it_describes(described: dict[str, str], lines: lis
     assert [m.line for m in mutants_of(SOURCE, "k.py") if argument.holds(m, SOURCE)] == lines
 
 
+@pytest.mark.full
 def test_every_argument_has_a_reason_and_a_mutant() -> None:
     arguments = read_arguments()
     mutants = all_mutants(ROOT)

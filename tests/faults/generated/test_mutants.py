@@ -80,6 +80,7 @@ def test_every_kernel_and_device_function_has_mutants(mutants: list[Mutant]) -> 
     assert len({mutant.name for mutant in mutants}) == len(mutants)
 
 
+@pytest.mark.full
 def test_every_mutant_of_a_sample_parses_and_changes_one_function(mutants: list[Mutant]) -> None:
     for mutant in in_order(mutants, 1)[:100]:
         before = (ROOT / mutant.file).read_text("utf-8")

@@ -64,11 +64,13 @@ def test_reach_is_the_lines_that_a_test_ran(worker: Worker) -> None:
     assert note["lines"] == {"kernels/toy.py": [7, 9, 11]}
 
 
+@pytest.mark.full
 def test_a_tree_that_fails_unchanged_is_refused(worker: Worker) -> None:
     with pytest.raises(HarnessError, match=r"without any mutation .*test_broken\.py::test_small fails"):
         worker.reach("tests/kernels/test_broken.py")
 
 
+@pytest.mark.full
 def test_the_clock_ends_no_test(worker: Worker) -> None:
     """On a busy machine, traced, a test took more than the five minutes that the project's own options leave it."""
     (note,) = worker.reach("tests/kernels/test_patient.py")
@@ -90,6 +92,7 @@ def test_a_mutant_is_judged_and_the_file_put_back(worker: Worker, old: str, new:
     assert (worker.tree / "kernels/toy.py").stat().st_mtime_ns == before.st_mtime_ns
 
 
+@pytest.mark.full
 def test_what_cannot_be_tested_is_no_catch(worker: Worker) -> None:
     verdict = worker.judge(toy_mutant("x * 2", "(x + 2)"), ["tests/kernels/test_gone.py"])
     assert (verdict.caught_by, verdict.tested) == ("", False)

@@ -80,16 +80,19 @@ def test_a_tile_too_large_for_the_registers_is_reported_as_spilling() -> None:
     assert "spills" in problems_found(change, "'3x3_ceil', 'forward'")
 
 
+@pytest.mark.full
 def test_windows_that_meet_through_shared_memory_are_reported() -> None:
     change = "hopper.HOPPER = (hopper.ShippedHopper(32, ((1, 8, 16),), False, 4, 3),)"
     assert "shared memory in the pool" in problems_found(change, "'3x3_c24_k32', 'hopper', 'fp16'")
 
 
+@pytest.mark.full
 def test_shared_memory_over_the_targets_limit_is_reported() -> None:
     change = "object.__setattr__(SM_90, 'shared_block', 1024)"
     assert "shared memory over 1024" in problems_found(change, "'lenet1', 'forward'")
 
 
+@pytest.mark.full
 def test_missing_tensor_core_instructions_are_reported_where_they_are_expected() -> None:
     change = """
 real = cross_compile.read_machine_code
@@ -99,6 +102,7 @@ cross_compile.read_machine_code = lambda *given: replace(real(*given), tensor=0)
     assert problems_found(change, *asked).splitlines() == ["['no tensor-core instruction']", "['']"]
 
 
+@pytest.mark.full
 def test_tensor_cores_under_exact_float32_are_reported() -> None:
     change = """
 real = cross_compile.read_machine_code

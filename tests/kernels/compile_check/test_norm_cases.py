@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tidepool import kernels
 from tidepool.kernels.compile_check.norm_cases import NORM_CASES
 from tidepool.kernels.compile_check.work import case_names
@@ -20,6 +22,7 @@ PASSES = {
 }
 
 
+@pytest.mark.full
 def test_one_layer_compiles_every_kernel_around_a_norm_for_sm_90_without_a_spill() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tidepool.kernels.compile_check", "--targets", "sm_90", "--cases", "norm_depthwise"],

@@ -143,6 +143,7 @@ def test_the_smallest_miscompiled_layer_has_no_such_division() -> None:
     assert not any(found.values())
 
 
+@pytest.mark.full
 @pytest.mark.skipif(VERSION not in ((3, 7), (3, 9)), reason="seen with Triton 3.7 and 3.9; 3.8 joins other divisions")
 def test_with_plain_divisions_the_layer_is_reported() -> None:
     assert "by <2, 2, 2, 1> may leave lane 3 undefined" in problems("plain")["conv_act_pool_dgrad_kernel"]
@@ -163,6 +164,7 @@ for dtype in (torch.int32, torch.int64):
 """
 
 
+@pytest.mark.full
 def test_no_division_by_a_power_of_two_is_left_signed() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     command = [sys.executable, "-c", EVERY_DIVISION]

@@ -46,6 +46,7 @@ def opcheck(operator: Any, arguments: tuple[Any, ...], tests: tuple[str, ...] = 
     assert set(torch.library.opcheck(operator.default, arguments, test_utils=tests).values()) == {"SUCCESS"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", LAYERS)
 def test_opcheck_of_training(name: str) -> None:
     """That running_mean and running_var change and nothing else does is part of the schema, and checked."""
@@ -60,6 +61,7 @@ def test_opcheck_of_inference_and_without_optional_tensors() -> None:
     opcheck(ops.conv_norm_act_training, (x, weight, None, None, None, None, None, None, 0.1, 1e-5, layer), TESTS[:3])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", LAYERS)
 def test_opcheck_of_the_internal_operators(name: str) -> None:
     tensors, layer = arguments(name, differentiable=False, channels_last=False)
@@ -262,6 +264,7 @@ def test_fullgraph_compile_keeps_gradients_and_the_updates_of_running_statistics
         torch.testing.assert_close(graph, eager, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile's CPU code needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_fullgraph_compile_with_dynamic_sizes_and_a_momentum_that_changes(fresh_dynamo: None) -> None:

@@ -62,12 +62,14 @@ def test_every_activation(activation: Activation, pool: Pool) -> None:
     opcheck(ops.conv_act_pool, (x, weight, bias, text({"activation": activation, "pool": pool})))
 
 
+@pytest.mark.full
 def test_conv_relu_pool_with_less_to_differentiate() -> None:
     x, weight, bias = tensors(channels_last=False)
     opcheck(ops.conv_act_pool, (x, weight, bias, text({})))
     opcheck(ops.conv_act_pool, (x, weight.requires_grad_(), None, text({})))
 
 
+@pytest.mark.full
 @every_format
 @every_layer
 def test_forward_and_gradient_operators(name: str, channels_last: bool) -> None:

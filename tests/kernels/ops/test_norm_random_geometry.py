@@ -35,6 +35,7 @@ def outcome(layer: NormLayer, tensors: dict[str, Tensor | None], grad: Tensor, b
     return found
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not INTERPRETED, reason="float64 products are compiled for no GPU's tensor cores")
 @examples(EXAMPLES)
 @given(

@@ -15,6 +15,7 @@ from tidepool.kernels.tune.suites import TuneLayer
 LAYER = TuneLayer("small", (2, 16, 8, 8), (16, 16, 1, 1), {"activation": None})
 
 
+@pytest.mark.full
 def test_candidates_are_compiled_once_and_what_does_not_compile_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

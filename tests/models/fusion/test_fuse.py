@@ -188,6 +188,7 @@ def test_export_is_of_the_plain_network() -> None:
     torch.testing.assert_close(program.module()(x), fused(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_twenty_networks_of_one_class_are_all_fused() -> None:
     x = torch.randn(2, 3, 8, 8)
     for number in range(20):
@@ -198,6 +199,7 @@ def test_twenty_networks_of_one_class_are_all_fused() -> None:
         assert len(report.fused) == 2, f"{number}: {report}"
 
 
+@pytest.mark.full
 def test_many_kinds_of_calls_are_all_fused() -> None:
     fused, report = fuse(Block(), "cudnn")
     for batch in (2, 3, 1, 5):

@@ -21,6 +21,7 @@ def forward(kernels: Kernels, target: str) -> tuple[list[Instruction], Launch, M
     return code, launch, machine_named(target)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_is_modelled(target: str, kernels: Kernels) -> None:
     assert len(kernels.on(target)) >= 4

@@ -79,6 +79,7 @@ def test_a_branch_goes_where_it_went_whatever_the_code_around_it_repeats() -> No
     assert [instruction.address for instruction in second] == [0, 16]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 def test_cubins_read_together_are_what_cuobjdump_prints_of_each(target: str, kernels: Kernels) -> None:
     files = kernels.files(target)
