@@ -15,6 +15,7 @@ from tidepool.kernels.layer.norm_settings import parse_norm_layer
 from tidepool.kernels.layer.pooling import AvgPool, MaxPool
 from tidepool.kernels.norm.statistics import conv_norm_act_coefficients
 from tidepool.kernels.operators import norm_implementations as implementations
+from tidepool.kernels.operators.norm_call import norm_call, normed_layer
 from tidepool.kernels.ops.average import average
 from tidepool.kernels.ops.gate import excite, excite_backward
 
@@ -95,23 +96,21 @@ def launch_norm_case(case: NormCase, dtype: torch.dtype) -> None:
     like = torch.empty(0, dtype=dtype)
     channels_last = case.channels_last and len(case.x) > 3
     x, weight = (empty_in_format(size, like, channels_last) for size in (case.x, case.weight))
-    layer = implementations.normed_layer(x.shape, weight.shape, settings)
+    layer = normed_layer(x.shape, weight.shape, settings)
     z_size = (case.x[0], case.weight[0], *layer.conv_shapes.output[3 - layer.conv.rank :])
     residual = empty_in_format(z_size, like, channels_last) if case.residual else None
     rows = [torch.empty(case.weight[0]) for _ in range(4)]
     norm = (rows[0], rows[1], rows[2], rows[3])
     bare = (None, None, None, None)
-    y, z, _, coefficients, code = implementations.forward(
-        x, weight, None, residual, norm if case.affine else bare, 0.1, 1e-5, settings
-    )
+    call = norm_call(x, weight, residual, settings)
+    normed = implementations.forward(x, weight, None, residual, norm if case.affine else bare, 0.1, 1e-5, call)
     again = implementations.residual_for_backward(residual, settings)
     implementations.backward(
-        y, z, code if code.dim() > 1 else None, coefficients, again, torch.float32,
-        None if residual is None else dtype, True, (True, residual is not None, True, True), x.shape, weight.shape,
-        settings,
+        normed.y, normed.z, normed.code, normed.coefficients, again, torch.float32,
+        None if residual is None else dtype, True, (True, residual is not None, True, True), call,
     )  # fmt: skip
-    implementations.infer(x, weight, None, residual, norm, 1e-5, settings)
-    conv_norm_act_coefficients(z, None, 0, *norm, 0.0, 1e-5)
+    implementations.infer(x, weight, None, residual, norm, 1e-5, call)
+    conv_norm_act_coefficients(normed.z, None, 0, *norm, 0.0, 1e-5)
 
 
 def launch_squeeze_excite(dtype: torch.dtype) -> None:

@@ -6,14 +6,17 @@ target, and return a function that launches and decides nothing. A tile given by
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from tidepool.kernels.conv.depthwise import (
     conv_act_pool_depthwise_dgrad,
     conv_act_pool_depthwise_forward,
+    conv_act_pool_depthwise_forward_kernel,
     conv_act_pool_depthwise_wgrad,
     depthwise_wgrad_tile,
+    prepare_depthwise,
 )
 from tidepool.kernels.conv.dgrad import bind_portable_dgrad
 from tidepool.kernels.conv.few_channels import bind_few_channels
@@ -37,9 +40,9 @@ from tidepool.kernels.layer.formats import layout_of
 from tidepool.kernels.layer.geometry import Geometry, Shapes
 from tidepool.kernels.layer.norm_epilogue import NormOperand
 from tidepool.kernels.runtime.launch import (
+    Prepared,
     channels_are_neighbours,
     channels_innermost,
-    launch,
     launch_nothing,
     launch_prepared,
     operand_kind,
@@ -81,19 +84,49 @@ def conv_act_pool_forward(
     if norm is None:
         launch_forward = bind_forward(x, weight, bias, y, code, winner, geometry, shapes, tile, slope)
         launch_forward(x, weight, bias, y, code, winner, slope)
-    elif shapes.num_outputs == 0:
-        return
-    elif geometry.depthwise:
-        depthwise = tile if isinstance(tile, DepthwiseTile) else None
-        conv_act_pool_depthwise_forward(x, weight, bias, y, code, winner, None, geometry, shapes, depthwise, norm)
     else:
-        weight = channels_innermost(weight)
-        saved = code if code is not None else winner
-        launched = prepare_portable(x, weight, bias, y, saved, geometry, shapes, tile, norm.residual)
-        launch(
-            conv_act_pool_forward_kernel, launched.grid, *pointers(x, weight, bias, y, code, winner),
-            *launched.scalars, **launched.keywords, norm=norm.operands, NORM=norm.epilogue,
-        )  # fmt: skip
+        launch_with_norm = bind_forward_with_norm(x, weight, bias, y, code, geometry, shapes, tile, norm)
+        launch_with_norm(x, weight, bias, y, code, norm.operands)
+
+
+def bind_forward_with_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    code: Tensor | None,
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: AnyForwardTile | None,
+    norm: NormOperand,
+) -> Callable[..., None]:
+    """`conv_act_pool_forward` with a norm behind the convolution, made ready for tensors of these layouts and dtypes: a
+    function of (x, weight, bias, y, code, operands) that launches and decides nothing."""
+    if shapes.num_outputs == 0:
+        return launch_nothing
+    kernel: Any
+    packed = channels_innermost(weight)
+    if geometry.depthwise:
+        depthwise = tile if isinstance(tile, DepthwiseTile) else None
+        prepared = prepare_depthwise(x, packed, bias, y, code, geometry, shapes, depthwise, norm.residual)
+        kernel = conv_act_pool_depthwise_forward_kernel
+    else:
+        prepared = prepare_portable(x, packed, bias, y, code, geometry, shapes, tile, norm.residual)
+        kernel = conv_act_pool_forward_kernel
+    prepared = Prepared(prepared.grid, prepared.scalars, {**prepared.keywords, "NORM": norm.epilogue})
+
+    def launch_with_norm(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        y: Tensor,
+        code: Tensor | None,
+        operands: tuple[Any, ...],
+    ) -> None:
+        given = pointers(x, channels_innermost(weight), bias, y, code, None)
+        launch_prepared(kernel, prepared, *given, operands=operands)
+
+    return launch_with_norm
 
 
 def bind_forward(
@@ -116,7 +149,7 @@ def bind_forward(
     if geometry.depthwise:
         depthwise = tile if isinstance(tile, DepthwiseTile) else None
         return functools.partial(
-            conv_act_pool_depthwise_forward, geometry=geometry, shapes=shapes, tile=depthwise, norm=None
+            conv_act_pool_depthwise_forward, geometry=geometry, shapes=shapes, tile=depthwise
         )
     if isinstance(tile, HopperTile) or (tile is None and target is HOPPER_TARGET):
         fits = fits_hopper(geometry, shapes, operand_kind(x.dtype, x.device)) and readable_by_tma(x, geometry)

@@ -49,13 +49,12 @@ from tidepool.kernels.device.windows import (
 from tidepool.kernels.layer.formats import five_strides, layout_of
 from tidepool.kernels.layer.geometry import Geometry, Shapes
 from tidepool.kernels.layer.learned_slope import number_of_slopes
-from tidepool.kernels.layer.norm_epilogue import NO_NORM, NormOperand
+from tidepool.kernels.layer.norm_epilogue import NO_NORM
 from tidepool.kernels.runtime.interpreting import kernel
 from tidepool.kernels.runtime.launch import (
     Layout,
     Prepared,
     accumulator,
-    launch,
     launch_prepared,
     offset_type,
     programs_in_flight,
@@ -272,24 +271,31 @@ def conv_act_pool_depthwise_forward(
     geometry: Geometry,
     shapes: Shapes,
     tile: DepthwiseTile | None = None,
-    norm: NormOperand | None = None,
 ) -> None:
     """Launch forward of a depthwise layer; arguments as `conv_act_pool_forward`'s, weight (K, 1, *kernel)."""
-    tile = tile or depthwise_tile(geometry, geometry.rows, shapes.num_outputs, mode_of(x.device).target)
     saved = code if code is not None else winner
-    launched = _prepare_forward(
-        geometry, shapes, x.dtype, tile, bias is not None, layout_of(x), layout_of(weight), layout_of(y),
-        None if saved is None else layout_of(saved), None if norm is None else norm.residual,
-        number_of_slopes(slope),
-    )  # fmt: skip
+    prepared = prepare_depthwise(x, weight, bias, y, saved, geometry, shapes, tile, None, slope)
     given = pointers(x, weight, bias, y, code, winner, slope)
-    if norm is None:
-        launch_prepared(conv_act_pool_depthwise_forward_kernel, launched, *given)
-    else:
-        launch(
-            conv_act_pool_depthwise_forward_kernel, launched.grid, *given,
-            *launched.scalars, **launched.keywords, norm=norm.operands, NORM=norm.epilogue,
-        )  # fmt: skip
+    launch_prepared(conv_act_pool_depthwise_forward_kernel, prepared, *given)
+
+
+def prepare_depthwise(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    saved: Tensor | None,
+    geometry: Geometry,
+    shapes: Shapes,
+    tile: DepthwiseTile | None,
+    residual: Layout | None,
+    slope: Tensor | None = None,
+) -> Prepared:
+    tile = tile or depthwise_tile(geometry, geometry.rows, shapes.num_outputs, mode_of(x.device).target)
+    return _prepare_forward(
+        geometry, shapes, x.dtype, tile, bias is not None, layout_of(x), layout_of(weight), layout_of(y),
+        None if saved is None else layout_of(saved), residual, number_of_slopes(slope),
+    )  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4096)

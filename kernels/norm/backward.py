@@ -12,6 +12,7 @@ forward's own formula.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +40,14 @@ from tidepool.kernels.layer.norm_epilogue import without_activation
 from tidepool.kernels.norm.forward import NormedLayer, saves_code
 from tidepool.kernels.norm.statistics import statistics_dtype
 from tidepool.kernels.runtime.interpreting import device_function, kernel
-from tidepool.kernels.runtime.launch import Layout, Prepared, accumulator, launch, offset_type, programs_in_flight
+from tidepool.kernels.runtime.launch import (
+    Layout,
+    Prepared,
+    accumulator,
+    launch_prepared,
+    offset_type,
+    programs_in_flight,
+)
 from tidepool.kernels.runtime.mode import mode_of
 from tidepool.kernels.tiles.norm import MERGE_CHANNELS, MERGE_PARTS, NormTile, norm_tile, power_of_two
 
@@ -220,59 +228,68 @@ def read_geometry(norm: Geometry, has_residual: bool) -> Geometry:
     return norm if has_side else without_activation(norm)
 
 
-def conv_norm_act_reduce(
+def bind_reduce(
     grad: Tensor,
     saved: Saved,
-    dweight: Tensor | None,
-    dbias: Tensor | None,
     layer: NormedLayer,
     has_residual: bool,
     tile: NormTile | None = None,
-) -> Tensor:
-    """Launch the sums into dweight and dbias (K,) (None: not wanted); returns the means (2, K) that dz takes out."""
+) -> Callable[..., Tensor]:
+    """The sums over pixels made ready for tensors of these layouts and dtypes: a function of (grad, saved, dweight,
+    dbias) that launches them into dweight and dbias (K,), which are None where not wanted, and returns the means (2, K)
+    that dz takes out."""
     channels, pixels = saved.z.shape[1], layer.norm_shapes.conv_pixels
     wanted, mode = programs_in_flight(grad.device), mode_of(grad.device)
     tile = tile or norm_tile(channels, pixels, saved.z.stride(1) == 1, mode.target, wanted)
-    dtype = statistics_dtype(saved.z.dtype)
-    workspace = torch.empty(tile.splits, 2, channels, dtype=dtype, device=grad.device)
-    means = torch.empty(2, channels, dtype=dtype, device=grad.device)
-    launched = _prepare_reduce(layer, grad.dtype, saved.z.dtype, has_residual, tile, *_layouts(grad, saved))
-    launch(
-        conv_norm_act_reduce_kernel, launched.grid,
-        grad, grad if saved.code is None else saved.code, saved.z, saved.residual, saved.coefficients, workspace,
-        *launched.scalars, **launched.keywords,
-    )  # fmt: skip
+    dtype, splits = statistics_dtype(saved.z.dtype), tile.splits
+    sums = _prepare_reduce(layer, grad.dtype, saved.z.dtype, has_residual, tile, *_layouts(grad, saved))
     block_k = power_of_two(channels, 1, 1024) if mode.interpreted else MERGE_CHANNELS
     blocks = {"ACC": accumulator(dtype), "BLOCK_S": MERGE_PARTS, "BLOCK_K": block_k}
-    launch(
-        conv_norm_act_reduce_splits_kernel, (triton.cdiv(channels, block_k),),
-        workspace, saved.coefficients, means, dweight, dbias, tile.splits, pixels, channels, **blocks,
-    )  # fmt: skip
-    return means
+    added = Prepared((triton.cdiv(channels, block_k),), (splits, pixels, channels), blocks)
+
+    def launch_reduce(grad: Tensor, saved: Saved, dweight: Tensor | None, dbias: Tensor | None) -> Tensor:
+        workspace = torch.empty((splits, 2, channels), dtype=dtype, device=grad.device)
+        means = torch.empty((2, channels), dtype=dtype, device=grad.device)
+        launch_prepared(
+            conv_norm_act_reduce_kernel, sums,
+            grad, grad if saved.code is None else saved.code, saved.z, saved.residual, saved.coefficients, workspace,
+        )  # fmt: skip
+        launch_prepared(
+            conv_norm_act_reduce_splits_kernel, added, workspace, saved.coefficients, means, dweight, dbias
+        )  # fmt: skip
+        return means
+
+    return launch_reduce
 
 
-def conv_norm_act_dnorm(
+def bind_dnorm(
     grad: Tensor,
     saved: Saved,
-    means: Tensor | None,
     dz: Tensor | None,
     dresidual: Tensor | None,
     layer: NormedLayer,
     has_residual: bool,
     tile: NormTile | None = None,
-) -> None:
-    """Launch the gradients at z and at the residual (None: not wanted); `means` None: statistics were given ones."""
+) -> Callable[..., None]:
+    """The gradients at z and at the residual (None: not wanted), made ready for tensors of these layouts and dtypes: a
+    function of (grad, saved, means, dz, dresidual); `means` None: statistics were given ones."""
     channels, pixels, target = saved.z.shape[1], layer.norm_shapes.conv_pixels, mode_of(grad.device).target
     tile = tile or norm_tile(channels, pixels, saved.z.stride(1) == 1, target)
-    launched = _prepare_dnorm(
+    prepared = _prepare_dnorm(
         layer, grad.dtype, saved.z.dtype, has_residual, tile, *_layouts(grad, saved),
         None if dz is None else layout_of(dz), None if dresidual is None else layout_of(dresidual),
     )  # fmt: skip
-    launch(
-        conv_norm_act_dnorm_kernel, launched.grid,
-        grad, grad if saved.code is None else saved.code, saved.z, saved.residual, saved.coefficients, means,
-        dz, dresidual, *launched.scalars, **launched.keywords,
-    )  # fmt: skip
+
+    def launch_dnorm(
+        grad: Tensor, saved: Saved, means: Tensor | None, dz: Tensor | None, dresidual: Tensor | None
+    ) -> None:
+        launch_prepared(
+            conv_norm_act_dnorm_kernel, prepared,
+            grad, grad if saved.code is None else saved.code, saved.z, saved.residual, saved.coefficients, means,
+            dz, dresidual,
+        )  # fmt: skip
+
+    return launch_dnorm
 
 
 def _layouts(grad: Tensor, saved: Saved) -> tuple[Layout, Layout, Layout | None, Layout | None]:

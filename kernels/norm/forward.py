@@ -8,6 +8,7 @@ sign are PyTorch's, and the same whichever way is taken.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -16,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tidepool.kernels.activations import Activation
-from tidepool.kernels.conv.choose import conv_act_pool_forward
+from tidepool.kernels.conv.choose import bind_forward, bind_forward_with_norm
 from tidepool.kernels.device.arithmetic import (
     inside,
     load_operand,
@@ -32,11 +33,17 @@ from tidepool.kernels.device.windows import fold, start_fold, window_pixel, writ
 from tidepool.kernels.layer.formats import five_strides, layout_of
 from tidepool.kernels.layer.geometry import Geometry, Shapes
 from tidepool.kernels.layer.norm_epilogue import normalise_operand, statistics_operand, without_activation
-from tidepool.kernels.layer.saved import empty_saved
-from tidepool.kernels.norm.statistics import statistics_dtype
 from tidepool.kernels.runtime.errors import ArgumentError
 from tidepool.kernels.runtime.interpreting import kernel
-from tidepool.kernels.runtime.launch import Layout, Prepared, accumulator, launch, offset_type, operand_kind
+from tidepool.kernels.runtime.launch import (
+    Layout,
+    Prepared,
+    accumulator,
+    launch_nothing,
+    launch_prepared,
+    offset_type,
+    operand_kind,
+)
 from tidepool.kernels.runtime.mode import mode_of
 from tidepool.kernels.tiles.dense import FEW_REGISTERS, DepthwiseTile, ForwardTile, depthwise_tile, forward_tile
 from tidepool.kernels.tiles.norm import NormTile, norm_tile
@@ -114,17 +121,12 @@ def saves_residual(activation: Activation, pool: str) -> bool:
     return activation.needs_value or (activation.needs_side and pool == "avg")
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, z: Tensor, layer: NormedLayer) -> Tensor | None:
-    """The convolution (+ pool) into z; returns its winners' codes, None without a max pool."""
-    code, _ = empty_saved(z, layer.conv, layer.conv_shapes)
-    conv_act_pool_forward(x, weight, bias, z, code, None, layer.conv, layer.conv_shapes)
-    return code
-
-
-def convolution_tile(geometry: Geometry, shapes: Shapes, x: Tensor) -> ForwardTile | DepthwiseTile:
+def convolution_tile(
+    geometry: Geometry, shapes: Shapes, dtype: torch.dtype, device: torch.device
+) -> ForwardTile | DepthwiseTile:
     """The tile of a convolution with a norm in its epilogue: `conv_relu_pool`'s, with a shorter step on GPUs where the
     rows of the norm do not fit the registers beside it (8 to 16 bytes of spills on sm_80 and sm_86)."""
-    kind, target = operand_kind(x.dtype, x.device), mode_of(x.device).target
+    kind, target = operand_kind(dtype, device), mode_of(device).target
     if geometry.depthwise:
         return depthwise_tile(geometry, geometry.rows, shapes.num_outputs, target)
     tile = forward_tile(geometry, shapes.num_outputs, target, kind)
@@ -133,41 +135,66 @@ def convolution_tile(geometry: Geometry, shapes: Shapes, x: Tensor) -> ForwardTi
     return tile
 
 
-def convolve_with_statistics(
-    x: Tensor, weight: Tensor, bias: Tensor | None, z: Tensor, layer: NormedLayer
-) -> tuple[Tensor | None, Tensor, int]:
-    """As `convolve`, with statistics of z (parts, 2, K) and the number of pixels in each part but the last."""
-    geometry, shapes = layer.conv, layer.conv_shapes
-    code, _ = empty_saved(z, geometry, shapes)
-    tile = convolution_tile(geometry, shapes, x)
-    count = triton.cdiv(shapes.num_outputs, tile.block_p)
-    parts = torch.empty(count, 2, z.shape[1], dtype=statistics_dtype(z.dtype), device=z.device)
-    norm = statistics_operand(parts)
-    conv_act_pool_forward(x, weight, bias, z, code, None, geometry, shapes, tile, norm)
-    return code, parts, tile.block_p
+@dataclass(frozen=True)
+class Parts:
+    """How many parts of z's pixels the convolution writes statistics of, and the pixels of each but the last."""
+
+    count: int
+    pixels: int
 
 
-def conv_norm_act_normalise(
+def statistics_parts(dtype: torch.dtype, device: torch.device, layer: NormedLayer) -> Parts:
+    """The parts that the convolution of such tensors is made in."""
+    tile = convolution_tile(layer.conv, layer.conv_shapes, dtype, device)
+    return Parts(triton.cdiv(layer.conv_shapes.num_outputs, tile.block_p), tile.block_p)
+
+
+def bind_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
     z: Tensor,
-    coefficients: Tensor,
+    code: Tensor | None,
+    parts: Tensor | None,
+    layer: NormedLayer,
+) -> Callable[..., None]:
+    """The convolution (+ pool) into z, and its winners' codes into `code`, made ready for tensors of these layouts and
+    dtypes: a function of (x, weight, bias, z, code, parts). `parts` (parts, 2, K) takes statistics of z; None: no
+    statistics."""
+    geometry, shapes = layer.conv, layer.conv_shapes
+    if parts is None:
+        launch_alone = bind_forward(x, weight, bias, z, code, None, geometry, shapes)
+        return lambda x, weight, bias, z, code, _: launch_alone(x, weight, bias, z, code, None, None)
+    tile = convolution_tile(geometry, shapes, x.dtype, x.device)
+    launch = bind_forward_with_norm(x, weight, bias, z, code, geometry, shapes, tile, statistics_operand(parts))
+    return lambda x, weight, bias, z, code, parts: launch(x, weight, bias, z, code, (parts,))
+
+
+def bind_normalise(
+    z: Tensor,
     residual: Tensor | None,
     y: Tensor,
     code: Tensor | None,
     layer: NormedLayer,
     tile: NormTile | None = None,
-) -> None:
-    """Launch norm + residual + activation + pool of z (N, K, *spatial) into y and `code` (None: not saved)."""
+) -> Callable[..., None]:
+    """Norm + residual + activation + pool of z (N, K, *spatial) into y and `code` (None: not saved), made ready for
+    tensors of these layouts and dtypes: a function of (z, coefficients, residual, y, code)."""
     if y.numel() == 0:
-        return
+        return launch_nothing
     tile = tile or norm_tile(z.shape[1], layer.norm_shapes.num_outputs, z.stride(1) == 1, mode_of(z.device).target)
-    launched = _prepare(
+    prepared = _prepare(
         layer, z.dtype, tile, layout_of(z), layout_of(y), None if code is None else layout_of(code),
         None if residual is None else layout_of(residual),
     )  # fmt: skip
-    launch(
-        conv_norm_act_normalise_kernel, launched.grid,
-        z, coefficients, y, code if code is not None else y, residual, *launched.scalars, **launched.keywords,
-    )  # fmt: skip
+
+    def launch_normalise(
+        z: Tensor, coefficients: Tensor, residual: Tensor | None, y: Tensor, code: Tensor | None
+    ) -> None:
+        given = (z, coefficients, y, y if code is None else code, residual)
+        launch_prepared(conv_norm_act_normalise_kernel, prepared, *given)
+
+    return launch_normalise
 
 
 @functools.lru_cache(maxsize=4096)
@@ -194,7 +221,7 @@ def _prepare(
     return Prepared((tiles,), scalars, keywords)
 
 
-def conv_norm_act_infer(
+def bind_inference(
     x: Tensor,
     weight: Tensor,
     conv_bias: Tensor | None,
@@ -203,20 +230,34 @@ def conv_norm_act_infer(
     y: Tensor,
     layer: NormedLayer,
     eps: float,
-) -> None:
-    """The whole layer into y with running statistics, in one kernel, where y is of x's dtype.
+) -> Callable[..., None]:
+    """The whole layer into y with running statistics, in one kernel, where y is of x's dtype, made ready for tensors of
+    these layouts and dtypes: a function of (x, weight, conv_bias, norm, residual, y).
 
-    `norm`: weight, bias, running mean and running variance (K,).
+    `norm`: weight, bias, running mean and running variance (K,). Raises ArgumentError without the last two.
     """
-    norm_weight, norm_bias, mean, variance = (None if t is None else t.contiguous() for t in norm)
+    norm_weight, norm_bias, mean, variance = norm
     if mean is None or variance is None:
         raise ArgumentError("running_mean and running_var must be defined in evaluation mode, but got None")
     first = layer.conv.pool != "none"
     geometry, shapes = (layer.conv, layer.conv_shapes) if first else _joined(layer)
-    pooled = layer.norm if first else None
-    operand = normalise_operand(mean, variance, norm_weight, norm_bias, residual, eps, pooled)
-    tile = convolution_tile(geometry, shapes, x)
-    conv_act_pool_forward(x, weight, conv_bias, y, None, None, geometry, shapes, tile, operand)
+    operand = normalise_operand(mean, variance, norm_weight, norm_bias, residual, eps, layer.norm if first else None)
+    strides = operand.operands[5:]
+    tile = convolution_tile(geometry, shapes, x.dtype, x.device)
+    launch = bind_forward_with_norm(x, weight, conv_bias, y, None, geometry, shapes, tile, operand)
+
+    def launch_inference(
+        x: Tensor,
+        weight: Tensor,
+        conv_bias: Tensor | None,
+        norm: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+        residual: Tensor | None,
+        y: Tensor,
+    ) -> None:
+        norm_weight, norm_bias, mean, variance = (None if t is None else t.contiguous() for t in norm)
+        launch(x, weight, conv_bias, y, None, (mean, variance, norm_weight, norm_bias, residual, *strides))
+
+    return launch_inference
 
 
 @functools.lru_cache(maxsize=4096)

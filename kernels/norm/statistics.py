@@ -9,9 +9,9 @@ M = N * pixels. Parts are merged in a fixed order by fixed programs: the result 
 merged in two rounds, about the square root of their number in each.
 """
 
-import functools
 import math
 import struct
+from collections.abc import Callable
 
 import torch
 import triton
@@ -21,7 +21,7 @@ from torch import Tensor
 from tidepool.kernels.device.arithmetic import round_to
 from tidepool.kernels.device.norm import affine_rows, load_row, merge_parts
 from tidepool.kernels.runtime.interpreting import kernel
-from tidepool.kernels.runtime.launch import Prepared, accumulator, launch
+from tidepool.kernels.runtime.launch import Prepared, accumulator, launch_prepared
 from tidepool.kernels.runtime.mode import mode_of
 from tidepool.kernels.tiles.norm import MERGE_CHANNELS, MERGE_PARTS, power_of_two
 
@@ -105,23 +105,43 @@ def conv_norm_act_coefficients(
     """
     channels, total = z.shape[1], z.shape[0] * math.prod(z.shape[2:])
     coefficients = torch.empty(4, channels, dtype=statistics_dtype(z.dtype), device=z.device)
-    training = parts is not None
-    if parts is not None:
-        parts, chunk = _merged_once(parts, chunk, total)
-    updated = [None if t is None else t.contiguous() for t in (running_mean, running_var)]
-    count = parts.shape[0] if parts is not None else 0
-    launched = _prepare(channels, z.dtype, training, eps, count, mode_of(z.device).interpreted)
-    bits = struct.unpack("<q", struct.pack("<d", momentum))[0]
-    launch(
-        conv_norm_act_coefficients_kernel, launched.grid,
-        coefficients, parts, _plain(norm_weight), _plain(norm_bias), *updated,
-        count, chunk, total, channels, bits, **launched.keywords,
-    )  # fmt: skip
-    if training:
-        for given, new in zip((running_mean, running_var), updated, strict=True):
-            if given is not None and new is not None and new is not given:
-                given.copy_(new)
+    count = None if parts is None else parts.shape[0]
+    launch = bind_coefficients(z.dtype, z.device, channels, total, count, chunk, eps)
+    launch(coefficients, parts, norm_weight, norm_bias, running_mean, running_var, momentum)
     return coefficients
+
+
+def bind_coefficients(
+    dtype: torch.dtype, device: torch.device, channels: int, total: int, parts: int | None, chunk: int, eps: float
+) -> Callable[..., None]:
+    """`conv_norm_act_coefficients` made ready for `parts` parts (None: statistics are given) of `chunk` pixels each, of
+    `total` pixels of z, of this dtype: a function of (coefficients, parts, norm_weight, norm_bias, running_mean,
+    running_var, momentum) that launches and decides nothing."""
+    interpreted = mode_of(device).interpreted
+    merge, count, chunk = _bind_merge(parts, chunk, total, channels, interpreted)
+    prepared: dict[float, Prepared] = {}
+
+    def launch_coefficients(
+        coefficients: Tensor, parts: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+        mean: Tensor | None, variance: Tensor | None, momentum: float,
+    ) -> None:  # fmt: skip
+        launched = prepared.get(momentum)
+        if launched is None:
+            prepared.clear()  # of a cumulative average every step has its own
+            launched = _prepare(channels, dtype, total, parts is not None, eps, count, chunk, momentum, interpreted)
+            prepared[momentum] = launched
+        new_mean, new_variance = _plain(mean), _plain(variance)
+        launch_prepared(
+            conv_norm_act_coefficients_kernel, launched,
+            coefficients, parts if parts is None or merge is None else merge(parts), _plain(weight), _plain(bias),
+            new_mean, new_variance,
+        )  # fmt: skip
+        if parts is not None:
+            for given, new in ((mean, new_mean), (variance, new_variance)):
+                if given is not None and new is not None and new is not given:
+                    given.copy_(new)
+
+    return launch_coefficients
 
 
 def _plain(tensor: Tensor | None) -> Tensor | None:
@@ -129,30 +149,44 @@ def _plain(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
 
-def _merged_once(parts: Tensor, chunk: int, total: int) -> tuple[Tensor, int]:
-    """Parts few enough for the coefficients' kernel, and the values each of them stands for."""
-    count, _, channels = parts.shape
-    if count <= _MOST_AT_ONCE:
-        return parts, chunk
+def _bind_merge(
+    count: int | None, chunk: int, total: int, channels: int, interpreted: bool
+) -> tuple[Callable[[Tensor], Tensor] | None, int, int]:
+    """What merges parts until they are few enough for the coefficients' kernel (None: they are), how many are left, and
+    the values each of those stands for."""
+    if count is None or count <= _MOST_AT_ONCE:
+        return None, count or 0, chunk
     each = power_of_two(math.isqrt(count), MERGE_PARTS, count)
-    merged = parts.new_empty(-(-count // each), 2, channels)
-    block_k = _block_k(channels, mode_of(parts.device).interpreted)
-    blocks = {"ACC": accumulator(parts.dtype), "BLOCK_S": MERGE_PARTS, "BLOCK_K": block_k}
-    grid = (triton.cdiv(channels, block_k), merged.shape[0])
-    launch(conv_norm_act_merge_kernel, grid, merged, parts, count, each, chunk, total, channels, **blocks)
-    return merged, chunk * each
+    left, block_k = -(-count // each), _block_k(channels, interpreted)
+    scalars = (count, each, chunk, total, channels)
+    grid = (triton.cdiv(channels, block_k), left)
+    prepared: dict[torch.dtype, Prepared] = {}
+
+    def merge(parts: Tensor) -> Tensor:
+        launched = prepared.get(parts.dtype)
+        if launched is None:
+            blocks = {"ACC": accumulator(parts.dtype), "BLOCK_S": MERGE_PARTS, "BLOCK_K": block_k}
+            launched = prepared[parts.dtype] = Prepared(grid, scalars, blocks)
+        merged = parts.new_empty(left, 2, channels)
+        launch_prepared(conv_norm_act_merge_kernel, launched, merged, parts)
+        return merged
+
+    return merge, left, chunk * each
 
 
 def _block_k(channels: int, interpreted: bool) -> int:
     return power_of_two(channels, 1, 1024) if interpreted else MERGE_CHANNELS
 
 
-@functools.lru_cache(maxsize=4096)
-def _prepare(channels: int, dtype: torch.dtype, training: bool, eps: float, parts: int, interpreted: bool) -> Prepared:
+def _prepare(
+    channels: int, dtype: torch.dtype, total: int, training: bool, eps: float, parts: int, chunk: int, momentum: float,
+    interpreted: bool,
+) -> Prepared:  # fmt: skip
     block_s = power_of_two(parts, 1, _MOST_AT_ONCE) if interpreted else MERGE_PARTS
     block_k = _block_k(channels, interpreted)
     keywords = {
         "ACC": accumulator(dtype), "TRAINING": training, "EPS": eps,
         "BLOCK_S": block_s, "BLOCK_K": block_k,
     }  # fmt: skip
-    return Prepared((triton.cdiv(channels, block_k),), (), keywords)
+    bits = struct.unpack("<q", struct.pack("<d", momentum))[0]
+    return Prepared((triton.cdiv(channels, block_k),), (parts, chunk, total, channels, bits), keywords)

@@ -67,9 +67,10 @@ def geometry_of(x_size: torch.Size, weight_size: torch.Size, text: str) -> tuple
     return build_geometry(x_size, weight_size, layer_from_text(text))
 
 
-def layer_call(x: Tensor, weight: Tensor, layer: Layer) -> LayerCall:
-    """The LayerCall of a layer that fits x (N, C, *spatial) and weight."""
-    return _layer_call(mode.forced, x.shape, x.stride(), x.dtype, x.device, weight.shape, weight.stride(), layer)
+def layer_call(x: Tensor, weight: Tensor, layer: Layer, device: torch.device | None = None) -> LayerCall:
+    """The LayerCall of a layer that fits x (N, C, *spatial) and weight; on x's device unless told."""
+    device = x.device if device is None else device
+    return _layer_call(mode.forced, x.shape, x.stride(), x.dtype, device, weight.shape, weight.stride(), layer)
 
 
 @functools.lru_cache(maxsize=4096)

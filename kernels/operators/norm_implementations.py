@@ -1,71 +1,53 @@
 """Real and fake implementations of the `tidepool::conv_norm_act*` operators.
 
-`norm` is the norm's tensors in the operators' order: weight, bias, running mean, running variance, each (K,) or None.
+A real implementation allocates results as a `NormCall` says and launches kernels. A fake one gives sizes, dtypes and
+formats only, sizes possibly symbolic.
 """
 
-import functools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tidepool.kernels.layer.formats import empty_in_format, is_channels_last, output_format
+from tidepool.kernels.layer.formats import strides
 from tidepool.kernels.layer.norm_checks import check_norm_sizes, check_norm_tensors
 from tidepool.kernels.layer.norm_settings import NormSettings
 from tidepool.kernels.layer.saved import empty_saved
-from tidepool.kernels.layer.sizes import build_geometry
-from tidepool.kernels.norm.backward import Saved, conv_norm_act_dnorm, conv_norm_act_reduce
-from tidepool.kernels.norm.forward import (
-    NormedLayer,
-    conv_norm_act_infer,
-    conv_norm_act_normalise,
-    convolve,
-    convolve_with_statistics,
-    saves_code,
-    saves_residual,
-)
-from tidepool.kernels.norm.statistics import conv_norm_act_coefficients, statistics_dtype
+from tidepool.kernels.norm.backward import Saved, bind_dnorm, bind_reduce
+from tidepool.kernels.norm.forward import bind_convolution, bind_inference, bind_normalise, saves_residual
+from tidepool.kernels.norm.statistics import bind_coefficients, statistics_dtype
+from tidepool.kernels.operators.call import Blank
 from tidepool.kernels.operators.conv_implementations import or_nothing
+from tidepool.kernels.operators.norm_call import (
+    Norm,
+    NormCall,
+    build_normed_layer,
+    empty_code,
+    empty_y,
+    empty_z,
+)
 
-Norm = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """y, z, the convolution's code, the coefficients and the norm's code; empty where nothing has to be saved."""
 
 
-@functools.lru_cache(maxsize=4096)
-def normed_layer(x_size: torch.Size, weight_size: torch.Size, settings: NormSettings) -> NormedLayer:
-    """The layer's geometry on tensors of these sizes."""
-    return _normed_layer(x_size, weight_size, settings)
-
-
-def _normed_layer(x_size: torch.Size, weight_size: torch.Size, settings: NormSettings) -> NormedLayer:
-    geometry, shapes = build_geometry(x_size, weight_size, settings.convolution)
-    z_size = (x_size[0], weight_size[0], *shapes.output[3 - geometry.rank :])
-    ones = (weight_size[0], 1, *(1,) * geometry.rank)
-    return NormedLayer(geometry, shapes, *build_geometry(z_size, ones, settings.norm))
-
-
-def _empty_z(x: Tensor, weight: Tensor, layer: NormedLayer) -> Tensor:
-    size = (layer.conv_shapes.batch, weight.shape[0], *layer.conv_shapes.output[3 - layer.conv.rank :])
-    return empty_in_format(size, x, output_format(x, weight))
-
-
-def _empty_y(z: Tensor, residual: Tensor | None, layer: NormedLayer) -> Tensor:
-    size = (z.shape[0], z.shape[1], *layer.norm_shapes.output[3 - layer.conv.rank :])
-    return empty_in_format(size, z, is_channels_last(z), _y_dtype(z, residual))
-
-
-def _y_dtype(x: Tensor, residual: Tensor | None) -> torch.dtype:
-    return x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
-
-
-def _empty_code(y: Tensor, residual: Tensor | None, layer: NormedLayer) -> Tensor | None:
-    """Unwritten codes of y; None where backward needs none."""
-    if not saves_code(layer.norm, residual is not None):
-        return None
-    return empty_saved(y, layer.written, layer.norm_shapes)[0]
-
-
 # --- Real implementations --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Normed:
+    """What forward leaves: the result, and what backward needs (None: not needed)."""
+
+    y: Tensor
+    z: Tensor
+    conv_code: Tensor | None
+    coefficients: Tensor
+    code: Tensor | None
+
+    def as_results(self) -> Results:
+        """As an operator returns them."""
+        conv_code, code = or_nothing(self.conv_code, self.z), or_nothing(self.code, self.z)
+        return self.y, self.z, conv_code, self.coefficients, code
 
 
 def infer(
@@ -75,15 +57,19 @@ def infer(
     residual: Tensor | None,
     norm: Norm,
     eps: float,
-    settings: NormSettings,
+    call: NormCall,
 ) -> Tensor:
     """y with running statistics; nothing is saved. One kernel, or two where the residual is wider than x."""
-    layer = normed_layer(x.shape, weight.shape, settings)
-    if _y_dtype(x, residual) != x.dtype:
-        return _forward(x, weight, conv_bias, residual, norm, None, eps, settings)[0]
-    size = (x.shape[0], weight.shape[0], *layer.norm_shapes.output[3 - layer.conv.rank :])
-    y = empty_in_format(size, x, output_format(x, weight))
-    conv_norm_act_infer(x, weight, conv_bias, norm, residual, y, layer, eps)
+    y_blank = call.y
+    if y_blank.dtype != x.dtype or call.empty:
+        return forward(x, weight, conv_bias, residual, norm, None, eps, call).y
+    y = y_blank.allocate()
+    layouts = (x.stride(), weight.stride(), strides(residual))
+    launch = call.made_ready(
+        ("infer", layouts, conv_bias is None, eps),
+        lambda: bind_inference(x, weight, conv_bias, norm, residual, y, call.layer, eps),
+    )
+    launch(x, weight, conv_bias, norm, residual, y)
     return y
 
 
@@ -95,38 +81,41 @@ def forward(
     norm: Norm,
     momentum: float | None,
     eps: float,
-    settings: NormSettings,
-) -> Results:
+    call: NormCall,
+) -> Normed:
     """y and what backward needs; `momentum` None: with the running statistics, else with the batch's."""
-    y, z, conv_code, coefficients, code = _forward(x, weight, conv_bias, residual, norm, momentum, eps, settings)
-    return y, z, or_nothing(conv_code, x), coefficients, or_nothing(code, x)
+    z, y = call.z.allocate(), call.y.allocate()
+    conv_code, code, coefficients = _allocated(call.conv_code), _allocated(call.code), call.coefficients.allocate()
+    if call.empty:  # nothing to normalise, and running statistics stay, as PyTorch has it
+        return Normed(y, z, conv_code, coefficients.zero_(), code)
+    parts = None if momentum is None else call.parts.allocate()
+    convolve = call.made_ready(
+        ("convolve", x.stride(), weight.stride(), conv_bias is None, parts is None, x.data_ptr() % 16 == 0),
+        lambda: bind_convolution(x, weight, conv_bias, z, conv_code, parts, call.layer),
+    )
+    convolve(x, weight, conv_bias, z, conv_code, parts)
+    _launch_coefficients(coefficients, parts, norm, momentum, eps, call)
+    normalise = call.made_ready(
+        ("normalise", strides(residual)), lambda: bind_normalise(z, residual, y, code, call.layer)
+    )
+    normalise(z, coefficients, residual, y, code)
+    return Normed(y, z, conv_code, coefficients, code)
 
 
-def _forward(
-    x: Tensor,
-    weight: Tensor,
-    conv_bias: Tensor | None,
-    residual: Tensor | None,
-    norm: Norm,
-    momentum: float | None,
-    eps: float,
-    settings: NormSettings,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
-    layer = normed_layer(x.shape, weight.shape, settings)
-    z = _empty_z(x, weight, layer)
-    y = _empty_y(z, residual, layer)
-    code = _empty_code(y, residual, layer)
-    if z.numel() == 0:  # nothing to normalise, and running statistics stay, as PyTorch has it
-        conv_code = empty_saved(z, layer.conv, layer.conv_shapes)[0]
-        return y, z, conv_code, z.new_zeros(4, z.shape[1], dtype=statistics_dtype(z.dtype)), code
-    parts, chunk = None, 0
-    if momentum is None:
-        conv_code = convolve(x, weight, conv_bias, z, layer)
-    else:
-        conv_code, parts, chunk = convolve_with_statistics(x, weight, conv_bias, z, layer)
-    coefficients = conv_norm_act_coefficients(z, parts, chunk, *norm, momentum or 0.0, eps)
-    conv_norm_act_normalise(z, coefficients, residual, y, code, layer)
-    return y, z, conv_code, coefficients, code
+def _allocated(blank: Blank | None) -> Tensor | None:
+    return None if blank is None else blank.allocate()
+
+
+def _launch_coefficients(
+    coefficients: Tensor, parts: Tensor | None, norm: Norm, momentum: float | None, eps: float, call: NormCall
+) -> None:
+    z, pixels = call.z, call.layer.norm_shapes.conv_pixels
+    count = None if parts is None else parts.shape[0]
+    launch = call.made_ready(
+        ("coefficients", count is None, eps),
+        lambda: bind_coefficients(z.dtype, z.device, z.size[1], pixels, count, call.pixels, eps),
+    )
+    launch(coefficients, parts, *norm, momentum or 0.0)
 
 
 def backward(
@@ -139,25 +128,27 @@ def backward(
     residual_dtype: torch.dtype | None,
     training: bool,
     needs: tuple[bool, bool, bool, bool],
-    x_size: torch.Size,
-    weight_size: torch.Size,
-    settings: NormSettings,
+    call: NormCall,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """Gradients at z, residual, norm weight and norm bias, those that `needs` names in this order; None for others."""
-    layer = normed_layer(x_size, weight_size, settings)
     dz, dresidual, dweight, dbias = empty_gradients(z, norm_dtype, residual_dtype, needs)
-    if z.numel() == 0:
+    if call.empty:
         for gradient in (dweight, dbias):
             if gradient is not None:
                 gradient.zero_()
         return dz, dresidual, dweight, dbias
     saved = Saved(z, code, coefficients.contiguous(), residual)  # a hook may bring it back in other strides
-    has_residual = residual_dtype is not None
-    means = None
+    has_residual, means = residual_dtype is not None, None
+    layouts = (grad.stride(), z.stride(), strides(code), strides(residual), has_residual)
     if dweight is not None or dbias is not None or (training and dz is not None):
-        means = conv_norm_act_reduce(grad, saved, dweight, dbias, layer, has_residual)
+        reduce = call.made_ready(("reduce", layouts), lambda: bind_reduce(grad, saved, call.layer, has_residual))
+        means = reduce(grad, saved, dweight, dbias)
     if dz is not None or dresidual is not None:
-        conv_norm_act_dnorm(grad, saved, means if training else None, dz, dresidual, layer, has_residual)
+        dnorm = call.made_ready(
+            ("dnorm", layouts, dz is None, strides(dresidual)),
+            lambda: bind_dnorm(grad, saved, dz, dresidual, call.layer, has_residual),
+        )
+        dnorm(grad, saved, means if training else None, dz, dresidual)
     return dz, dresidual, dweight, dbias
 
 
@@ -189,12 +180,12 @@ def fake_forward(
     groups = settings.convolution.groups
     check_norm_tensors(x, weight, *norm, conv_bias, residual, groups, training)
     check_norm_sizes(x.shape, weight.shape, None if residual is None else residual.shape, training, settings)
-    layer = _normed_layer(x.shape, weight.shape, settings)
-    z = _empty_z(x, weight, layer)
-    y = _empty_y(z, residual, layer)
+    layer = build_normed_layer(x.shape, weight.shape, settings)
+    z = empty_z(x, weight, layer)
+    y = empty_y(z, residual, layer)
     conv_code = empty_saved(z, layer.conv, layer.conv_shapes)[0]
     coefficients = z.new_empty(4, z.shape[1], dtype=statistics_dtype(z.dtype))
-    return y, z, or_nothing(conv_code, x), coefficients, or_nothing(_empty_code(y, residual, layer), x)
+    return y, z, or_nothing(conv_code, x), coefficients, or_nothing(empty_code(y, residual, layer), x)
 
 
 def residual_for_backward(residual: Tensor | None, settings: NormSettings) -> Tensor | None:

@@ -9,7 +9,8 @@ from torch import Tensor
 from tidepool.kernels.layer.norm_settings import norm_settings_from_text
 from tidepool.kernels.operators import norm_implementations as implementations
 from tidepool.kernels.operators.conv_implementations import check_device, or_nothing
-from tidepool.kernels.operators.norm_implementations import Norm, Results
+from tidepool.kernels.operators.norm_call import Norm, NormCall, norm_call, norm_call_behind
+from tidepool.kernels.operators.norm_implementations import Results
 
 
 class Tensors(NamedTuple):
@@ -32,6 +33,10 @@ class Tensors(NamedTuple):
     def norm(self) -> Norm:
         return self.norm_weight, self.norm_bias, self.running_mean, self.running_var
 
+    def call(self, layer: str) -> NormCall:
+        """What the layer that wrote `layer` makes of these tensors."""
+        return norm_call(self.x, self.weight, self.residual, norm_settings_from_text(layer))
+
     @property
     def differentiated(self) -> tuple[Tensor | None, ...]:
         return self.x, self.weight, self.norm_weight, self.norm_bias, self.conv_bias, self.residual
@@ -41,7 +46,7 @@ def infer(*arguments: Any) -> Tensor:
     *given, eps, layer = arguments
     tensors = Tensors(*given)
     check_device(tensors.x)
-    return implementations.infer(*tensors.operands, tensors.norm, eps, norm_settings_from_text(layer))
+    return implementations.infer(*tensors.operands, tensors.norm, eps, tensors.call(layer))
 
 
 def infer_training(*arguments: Any) -> Tensor:
@@ -52,20 +57,24 @@ def forward(*arguments: Any) -> Results:
     *given, eps, layer = arguments
     tensors = Tensors(*given)
     check_device(tensors.x)
-    return implementations.forward(*tensors.operands, tensors.norm, None, eps, norm_settings_from_text(layer))
+    return implementations.forward(*tensors.operands, tensors.norm, None, eps, tensors.call(layer)).as_results()
 
 
 def forward_training(*arguments: Any) -> Results:
     *given, momentum, eps, layer = arguments
     tensors = Tensors(*given)
     check_device(tensors.x)
-    settings = norm_settings_from_text(layer)
-    results = implementations.forward(*tensors.operands, tensors.norm, momentum, eps, settings)
+    return train(tensors, momentum, eps, tensors.call(layer)).as_results()
+
+
+def train(tensors: Tensors, momentum: float, eps: float, call: NormCall) -> implementations.Normed:
+    """`implementations.forward` with the batch's statistics; the running ones, if given, are updated."""
+    normed = implementations.forward(*tensors.operands, tensors.norm, momentum, eps, call)
     for statistics in (tensors.running_mean, tensors.running_var):
         if statistics is not None and not statistics.is_inference():
             # What autograd's own in-place operators do: a graph that needs the old values notices.
             torch.autograd.graph.increment_version(statistics)
-    return results
+    return normed
 
 
 def backward(
@@ -83,10 +92,11 @@ def backward(
     layer: str,
 ) -> tuple[Tensor, ...]:
     check_device(grad)
+    settings = norm_settings_from_text(layer)
+    call = norm_call_behind(z, torch.Size(x_size), torch.Size(weight_size), residual_dtype, settings)
     gradients = implementations.backward(
         grad, z, code if code.dim() > 1 else None, coefficients, residual, norm_dtype, residual_dtype, training,
-        (needs[0], needs[1], needs[2], needs[3]), torch.Size(x_size), torch.Size(weight_size),
-        norm_settings_from_text(layer),
+        (needs[0], needs[1], needs[2], needs[3]), call,
     )  # fmt: skip
     return tuple(or_nothing(gradient, grad) for gradient in gradients)
 

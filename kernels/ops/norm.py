@@ -14,11 +14,13 @@ from tidepool.kernels.layer.learned_slope import check_slope, learned_slope
 from tidepool.kernels.layer.norm_checks import check_norm_sizes, check_norm_tensors
 from tidepool.kernels.layer.norm_settings import NormSettings, check_norm_numbers, parse_norm_layer
 from tidepool.kernels.layer.pooling import Pool, Size
-from tidepool.kernels.operators.conv_implementations import no_mode_is_on
+from tidepool.kernels.operators.conv_implementations import PLAIN_KEYS, check_device, dispatch_keys, no_mode_is_on
+from tidepool.kernels.operators.norm_call import KNOWN, NormCall, norm_call
 from tidepool.kernels.operators.norm_registration import call
 from tidepool.kernels.ops.slope_behind_norm import activate_and_pool
 from tidepool.kernels.oracle.reference import conv_norm_act_reference
-from tidepool.kernels.runtime.caches import Remembered
+from tidepool.kernels.runtime import mode
+from tidepool.kernels.runtime.launch import dot_precision
 
 
 def conv_norm_act(
@@ -63,26 +65,30 @@ def conv_norm_act(
     Raises ArgumentError (a ValueError and a RuntimeError) that names the argument; with `training` also where there is
     only one value per channel.
     """
-    check_backend(backend)
-    check_norm_numbers(training, momentum, eps)
     norm = (norm_weight, norm_bias, running_mean, running_var)
     settings = (stride, padding, dilation, groups, activation, pool, pool_first)
-    if backend == "triton" and activation.__class__ is not str and learned_slope(activation) is not None:
-        _checked(x, weight, norm, conv_bias, residual, training, settings)
-        u = conv_norm_act(
-            x, weight, *norm, conv_bias=conv_bias, residual=residual, stride=stride, padding=padding,
-            dilation=dilation, groups=groups, training=training, momentum=momentum, eps=eps, activation=None,
-            pool=pool if pool_first else None, pool_first=pool_first, backend=backend,
-        )  # fmt: skip
-        return activate_and_pool(u, activation, None if pool_first else pool)  # type: ignore[arg-type]
-    key = None if torch.compiler.is_compiling() else _key((x, weight, *norm, conv_bias, residual), training, settings)
-    layer = None if key is None else _CHECKED.get(key)
-    if layer is None:
-        layer = _checked(x, weight, norm, conv_bias, residual, training, settings)
-        if key is not None:
-            _CHECKED.remember(key, layer)
+    tensors = (x, weight, *norm, conv_bias, residual)
+    key = None
+    if backend == "triton" and not torch.compiler.is_compiling():
+        key = _plain_key(x, weight, tensors[2:], training, settings)
+        known = None if key is None else KNOWN.get(key)
+        if known is not None and momentum.__class__ is float and eps.__class__ is float and eps > 0:
+            return call(tensors, momentum if training else None, eps, known.settings, known)
+    check_backend(backend)
+    check_norm_numbers(training, momentum, eps)
+    layer = _checked(x, weight, norm, conv_bias, residual, training, settings)
     if backend == "triton":
-        tensors = (x, weight, *norm, conv_bias, residual)
+        slope = learned_slope(activation)
+        if slope is not None:
+            u = conv_norm_act(
+                x, weight, *norm, conv_bias=conv_bias, residual=residual, stride=stride, padding=padding,
+                dilation=dilation, groups=groups, training=training, momentum=momentum, eps=eps, activation=None,
+                pool=pool if pool_first else None, pool_first=pool_first, backend=backend,
+            )  # fmt: skip
+            return activate_and_pool(u, Activation("prelu", slope), None if pool_first else pool)
+        if key is not None:
+            check_device(x)
+            KNOWN.remember(key, norm_call(x, weight, residual, layer))
         return call(tensors, float(momentum) if training else None, float(eps), layer)
     reference = _compiled_reference() if backend == "compile" else conv_norm_act_reference
     return reference(
@@ -116,8 +122,20 @@ def prepared_conv_norm_act(
             **{**settings, "activation": activation},
         )  # fmt: skip
 
+    known: tuple[Any, NormCall] | None = None
+
     def call_kernels(tensors: tuple[Any, ...], slope: Tensor | None) -> Tensor:
-        u = call(tensors, momentum if training else None, eps, layer if slope is None else before_slope)
+        nonlocal known
+        chosen = layer if slope is None else before_slope
+        call_of = None
+        if not torch.compiler.is_compiling() and no_mode_is_on():
+            x, weight = tensors[:2]
+            key = (mode.forced, x.stride(), weight.stride(), dot_precision(x.dtype, x.device))
+            if known is None or known[0] != key:
+                check_device(x)
+                known = key, norm_call(x, weight, tensors[7], chosen)
+            call_of = known[1]
+        u = call(tensors, momentum if training else None, eps, chosen, call_of)
         return u if slope is None else activate_and_pool(u, Activation("prelu", slope), behind)
 
     def call_fused(*given: Any) -> Tensor:
@@ -167,28 +185,31 @@ def _checked(
     return layer
 
 
-_CHECKED: Remembered[NormSettings] = Remembered()
-"""Settings of calls that were checked before, by everything that the checks depend on."""
-
-
-def _key(tensors: tuple[Tensor | None, ...], training: bool, settings: tuple[Any, ...]) -> Any:
-    """What `_checked` depends on, as a key; None where it cannot be one (lists as settings, something not a tensor)."""
+def _plain_key(x: Tensor, weight: Tensor, others: tuple[Any, ...], training: bool, settings: tuple[Any, ...]) -> Any:
+    """What `_checked` and `norm_call` depend on, as a key; `others` are the other tensors. None where there cannot be
+    one (lists as settings, something not a tensor) or should not: autocast, a learned slope, subclasses and wrappers
+    of tensors."""
     try:
-        described = tuple([None if t is None else (t.shape, t.dtype, t.device, t.layout) for t in tensors])
-        device = tensors[0].device.type  # type: ignore[union-attr]
-        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-        # Types too: a stride of True or 1.0 equals 1 and is refused all the same.
-        kinds = tuple([type(s) for s in settings])
-        if tuple in kinds:
-            kinds += tuple([type(v) for s in settings if type(s) is tuple for v in s])
+        device = x.get_device()
+        described: list[Any] = []
+        for tensor in (x, weight, *others):
+            if tensor is None:
+                described.append(None)
+                continue
+            if tensor.get_device() != device or dispatch_keys(tensor) not in PLAIN_KEYS:
+                return None
+            described += (tensor.dtype, tensor.shape)
         activation, pool = settings[4:6]
-        slope = learned_slope(activation)
-        if slope is not None:  # the tensor itself is not kept
-            described += ((slope.shape, slope.dtype, slope.device, slope.layout),)
-            settings = (*settings[:4], activation.text, *settings[5:])
-        if pool is not None:
-            kinds += pool.kinds
-        key = (described, training, settings, kinds, autocast)
+        if torch.is_autocast_enabled(x.device.type) or learned_slope(activation) is not None:
+            return None
+        # Types too: a stride of True or 1.0 equals 1 and is refused all the same.
+        kinds: Any = (training.__class__, *[s.__class__ for s in settings])
+        if tuple in kinds:
+            kinds += tuple([v.__class__ for s in settings if s.__class__ is tuple for v in s])
+        key = (
+            mode.forced, device, *described, x.stride(), weight.stride(), training, settings, kinds,
+            None if pool is None else pool.kinds, dot_precision(x.dtype, x.device),
+        )  # fmt: skip
         hash(key)
     except (AttributeError, TypeError, RuntimeError):
         return None

@@ -42,9 +42,9 @@ def _is_elsewhere(device: int) -> bool:
     return device >= 0 and device != torch.cuda.current_device()
 
 
-def launch_prepared(kernel: Any, prepared: "Prepared", *tensors: Any) -> None:
+def launch_prepared(kernel: Any, prepared: "Prepared", *tensors: Any, operands: tuple[Any, ...] | None = None) -> None:
     """Run `kernel` on `tensors`, the pointers (a tensor first) and tensor descriptors that its signature begins with,
-    and what `prepared` holds of the rest.
+    and what `prepared` holds of the rest; `operands` is the tuple that it takes by the name of `norm`, if it does.
 
     On a GPU the compiled kernel is kept with `prepared` and called directly from the second launch on: Triton looks a
     kernel up by every argument at every launch. What it would have looked at is fixed by `prepared`, but for the
@@ -52,25 +52,38 @@ def launch_prepared(kernel: Any, prepared: "Prepared", *tensors: Any) -> None:
     """
     device = tensors[0].get_device()
     if _launcher is not None or device not in mode.compiled_on:
-        (_launcher or launch_now)(kernel, prepared.grid, *tensors, *prepared.scalars, **prepared.keywords)
+        keywords = prepared.keywords if operands is None else {**prepared.keywords, "norm": operands}
+        (_launcher or launch_now)(kernel, prepared.grid, *tensors, *prepared.scalars, **keywords)
     elif _is_elsewhere(device):
         with torch.cuda.device(device):
-            launch_compiled(kernel, prepared, device, tensors)
+            launch_compiled(kernel, prepared, device, tensors, operands)
     else:
-        launch_compiled(kernel, prepared, device, tensors)
+        launch_compiled(kernel, prepared, device, tensors, operands)
 
 
-def launch_compiled(kernel: Any, prepared: "Prepared", device: int, tensors: tuple[Any, ...]) -> None:
+def launch_compiled(
+    kernel: Any,
+    prepared: "Prepared",
+    device: int,
+    tensors: tuple[Any, ...],
+    operands: tuple[Any, ...] | None = None,
+) -> None:
     """`launch_prepared` on the current device, a GPU."""
-    # What is no tensor is a tensor descriptor, whose address is always such a multiple.
-    key = (mode.forced, device, *[(t.dtype, t.data_ptr() % 16 == 0) for t in tensors if isinstance(t, Tensor)])
+    # What is neither tensor nor None is a tensor descriptor, whose address is always such a multiple, or a number.
+    given = tensors if operands is None else (*tensors, *operands)
+    key = (mode.forced, device, *[
+        (t.dtype, t.data_ptr() % 16 == 0) if isinstance(t, Tensor) else t if t is None or t.__class__ is int else 0
+        for t in given
+    ])  # fmt: skip
     compiled = prepared.compiled.get(key)
     if compiled is None:
-        compiled = kernel[prepared.grid](*tensors, *prepared.scalars, **prepared.keywords)
+        keywords = prepared.keywords if operands is None else {**prepared.keywords, "norm": operands}
+        compiled = kernel[prepared.grid](*tensors, *prepared.scalars, **keywords)
         if compiled is not None:  # a hook of Triton's may have taken the launch over
             prepared.compiled[key] = compiled
     else:
-        compiled[prepared.three_grid](*tensors, *prepared.scalars, *prepared.constants(kernel, len(tensors)))
+        constants = prepared.constants(kernel, len(tensors), operands)
+        compiled[prepared.three_grid](*tensors, *prepared.scalars, *constants)
 
 
 def launch_nothing(*tensors: Tensor | None) -> None:
@@ -149,13 +162,17 @@ class Prepared:
         """The grid in three dimensions, as a compiled kernel wants it."""
         return (*self.grid, 1, 1)[:3]
 
-    def constants(self, kernel: Any, num_tensors: int) -> tuple[Any, ...]:
-        """The kernel's other arguments in the order of its signature, where they follow tensors and scalars."""
+    def constants(self, kernel: Any, num_tensors: int, operands: tuple[Any, ...] | None = None) -> tuple[Any, ...]:
+        """The kernel's other arguments in the order of its signature, where they follow tensors and scalars; `operands`
+        in the place of `norm`."""
         known = self.compiled.get("constants")
         if known is None:
             rest = list(kernel.signature.parameters.values())[num_tensors + len(self.scalars) :]
-            known = self.compiled["constants"] = tuple([self.keywords.get(p.name, p.default) for p in rest])
-        return known
+            constants = tuple([self.keywords.get(p.name, p.default) for p in rest])
+            place = next((index for index, p in enumerate(rest) if p.name == "norm"), len(rest))
+            known = self.compiled["constants"] = constants, place
+        constants, place = known
+        return constants if operands is None else (*constants[:place], operands, *constants[place + 1 :])
 
 
 def programs_in_flight(device: torch.device) -> int:

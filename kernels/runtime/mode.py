@@ -78,11 +78,11 @@ def _follow(device: simulator.Device | None) -> None:
 
 def is_interpreted(device: torch.device) -> bool:
     """Whether kernels on tensors of `device` are interpreted; False as well where they do not run."""
-    if device.type == "cpu":
-        simulator.asked()
-    mode = forced or _known.get(device)
-    if mode is not None:
-        return mode.interpreted
+    known = forced or _known.get(device)
+    if known is None and device.type == "cpu" and simulator.asked() is not None:
+        known = forced
+    if known is not None:
+        return known.interpreted
     asked = interpreting_asked()
     return device.type == "cpu" if asked is None else asked and device.type in ("cpu", "cuda")
 

@@ -45,7 +45,7 @@ NORM = (
                 ("momentum_of_new_lost", "running", "new * mean", "mean"),
                 ("momentum_of_old_lost", "running", "old", "new", "kept_var = _"),
             ),
-            "_merged_once": (("merged_parts_of_old_size", "merge", "chunk * each", "chunk"),),
+            "_bind_merge": (("merged_parts_of_old_size", "merge", "chunk * each", "chunk"),),
             "conv_norm_act_merge_kernel": (("merged_from_wrong_part", "merge", "merged * each", "merged"),),
         },
     ),

@@ -9,7 +9,7 @@ import torch
 from tests.kernels.exact import DEVICE
 from tidepool.kernels import MaxPool, conv_norm_act, global_average_pool, squeeze_excite
 from tidepool.kernels.layer.norm_settings import norm_settings_from_text, parse_norm_layer
-from tidepool.kernels.norm.forward import conv_norm_act_infer
+from tidepool.kernels.norm.forward import bind_inference
 from tidepool.kernels.runtime.errors import ArgumentError
 
 GOOD: dict[str, Any] = {
@@ -89,7 +89,7 @@ def test_refused_before_anything_runs(name: str, backend: str) -> None:
 def test_inference_needs_running_statistics() -> None:
     x, weight = GOOD["x"], GOOD["weight"]
     with pytest.raises(ArgumentError, match="running_mean and running_var must be defined in evaluation mode"):
-        conv_norm_act_infer(x, weight, None, (None,) * 4, None, x, None, 1e-5)  # type: ignore[arg-type]
+        bind_inference(x, weight, None, (None,) * 4, None, x, None, 1e-5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["x", "weight", "norm_weight", "running_var", "residual"])

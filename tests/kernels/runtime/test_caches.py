@@ -14,8 +14,8 @@ from tests.kernels.exact import DEVICE
 from tidepool import simulator
 from tidepool.kernels import MaxPool, clear_caches, conv_norm_act, conv_relu_pool, kernel_mode
 from tidepool.kernels.auto import table
+from tidepool.kernels.operators import norm_call
 from tidepool.kernels.operators.call import KNOWN
-from tidepool.kernels.ops.norm import _CHECKED
 from tidepool.kernels.runtime import caches, mode
 
 KERNELS = Path(caches.__file__).resolve().parents[1]
@@ -172,13 +172,13 @@ def test_clearing_empties_every_cache_and_changes_no_result(tensors: tuple[Tenso
     full = {place for place, cache in caches.function_caches().items() if cache.cache_info().currsize}
     assert {("operators/call.py", "_layer_call"), ("conv/forward.py", "_prepare")} <= full
     assert KNOWN
-    assert _CHECKED
+    assert norm_call.KNOWN
     assert mode._known or mode.forced
     generation = table.generation()
     clear_caches()
     assert not {place for place, cache in caches.function_caches().items() if cache.cache_info().currsize}
     assert not KNOWN
-    assert not _CHECKED
+    assert not norm_call.KNOWN
     assert not mode._known
     assert table.generation() == generation + 1
     for ours, expected in zip(step(*tensors), before, strict=True):

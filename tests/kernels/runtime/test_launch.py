@@ -31,6 +31,7 @@ class Jitted:
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         def run(*arguments: Any, **keywords: Any) -> Compiled:
+            keywords.pop("norm", None)
             assert keywords == {"G": "g", "BLOCK": 4, "num_warps": 2}
             self.compiled.append(Compiled())
             return self.compiled[-1]
@@ -52,6 +53,25 @@ def test_a_compiled_kernel_is_kept_and_given_its_whole_signature() -> None:
     assert all(given is tensor for given, tensor in zip(arguments, tensors, strict=False))
     assert arguments[2:] == [7, "g", 4, None]
     assert len(kernel.compiled[0].launches) == 2
+
+
+def test_operands_take_the_place_of_norm_and_are_told_apart() -> None:
+    kernel, prepared = Jitted(), Prepared(**PREPARED)
+    tensors, rows = (torch.empty(8), torch.empty(8)), torch.empty(9)
+    given: list[tuple[Any, ...]] = [(rows, None), (rows[4:], None), (None, rows), (rows[1:], None), (rows, 3)]
+    for operands in (*given, *given):
+        launch_compiled(kernel, prepared, 0, tensors, operands)
+    assert len(kernel.compiled) == len(given) - 1  # the second lies at a multiple of 16 as the first does
+    assert kernel.compiled[0].launches[0][-1] is given[1]
+    assert kernel.compiled[0].launches[1][-1] is given[0]
+
+
+def test_a_pointer_that_is_missing_is_told_apart() -> None:
+    kernel, prepared = Jitted(), Prepared(**PREPARED)
+    a, b = torch.empty(8), torch.empty(8)
+    for tensors in ((a, b, None), (a, None, b), (a, b, None)):
+        launch_compiled(kernel, prepared, 0, tensors)
+    assert len(kernel.compiled) == 2
 
 
 @pytest.mark.parametrize("change", ["address", "dtype", "device"])

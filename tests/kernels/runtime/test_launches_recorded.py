@@ -64,10 +64,10 @@ def test_launches_keep_the_drivers_limits_and_repeat() -> None:
 def test_a_kept_kernel_called_with_other_arguments_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     real = launch.launch_compiled
 
-    def swapped(kernel: Any, prepared: launch.Prepared, device: int, tensors: tuple[Any, ...]) -> None:
+    def swapped(kernel: Any, prepared: launch.Prepared, device: int, tensors: tuple[Any, ...], operands: Any) -> None:
         if prepared.compiled:
             prepared = replace(prepared, scalars=prepared.scalars[::-1])
-        real(kernel, prepared, device, tensors)
+        real(kernel, prepared, device, tensors, operands)
 
     monkeypatch.setattr(launch, "launch_compiled", swapped)
     work = launches_of(LAYERS[0])
