@@ -127,6 +127,9 @@ class _Rewriting:
                 self._skip(chain.conv, refusal)
                 return
         self._taken.update(chain.nodes)
+        self._into.fused.append(FusedLayer(self._name(chain.conv, chain.weight), tuple(chain.steps)))
+        if self._runs_as_it_is(chain):
+            return
         with self._graph.inserting_before(chain.last):
             call = self._graph.call_function(_call(chain, self._backend), _arguments(chain))
         call.meta = dict(chain.last.meta)
@@ -137,7 +140,10 @@ class _Rewriting:
         for node in reversed(chain.nodes):
             self._graph.erase_node(node)
         self._nodes_without(chain.nodes)
-        self._into.fused.append(FusedLayer(self._name(chain.conv, chain.weight), tuple(chain.steps)))
+
+    def _runs_as_it_is(self, chain: Chain) -> bool:
+        """Whether the op would only call what the graph calls already: on "cudnn", and behind a norm on "auto"."""
+        return self._backend == "cudnn" or (self._backend == "auto" and chain.norm is not None)
 
     def _nodes_without(self, erased: list[fx.Node]) -> None:
         gone = set(erased)

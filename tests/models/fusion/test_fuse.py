@@ -323,7 +323,7 @@ def test_a_wrong_result_on_the_example_is_an_error(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(rewriting, "_call", wrong)
     with pytest.raises(FusedResultError, match=r"^output 0 in evaluation: fused and plain differ by"):
-        fuse(Block(), "cudnn", example=torch.randn(3, 3, 8, 8))
+        fuse(Block(), "triton", example=torch.randn(3, 3, 8, 8))
 
 
 def test_calls_from_several_threads() -> None:
