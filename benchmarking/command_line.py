@@ -12,11 +12,11 @@ from tidepool.benchmarking.comparison import Comparison
 from tidepool.benchmarking.counting.run import TARGETS as COUNTED_TARGETS
 from tidepool.benchmarking.model_workload import MODEL_PASSES
 from tidepool.benchmarking.opponents import BACKEND_NAMES, backends
-from tidepool.benchmarking.precision import DTYPES
 from tidepool.benchmarking.predict import PREDICTED_DEVICES, named_device
 from tidepool.benchmarking.suites import SUITES, chosen, suite
 from tidepool.benchmarking.workload import PASSES
 from tidepool.kernels.auto.roofline import DEVICES
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.records import OneLineParser
 
 DEFAULT_OUT = Path("results/kernel_speed")
@@ -121,7 +121,7 @@ def parse_options(arguments: Sequence[str], *, prog: str = "tidepool bench") -> 
 def _check(options: Options) -> None:
     """Raises UsageError for values and combinations that cannot be used."""
     known = {
-        "dtype": (options.dtypes, tuple(DTYPES)),
+        "dtype": (options.dtypes, tuple(BY_NAME)),
         "passes": (options.passes, PASSES),
         "targets": (options.targets, COUNTED_TARGETS),
     }
@@ -196,7 +196,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "suite": {"choices": SUITES, "default": "blocks", "help": "what to compare (default: blocks)"},
     "cases": {**_LIST, "help": "only these of the suite (in a visit: of blocks)"},
     "backends": {**_LIST, "help": f"default all: {', '.join(BACKEND_NAMES)}"},
-    "dtype": {**_LIST, "help": f"some of {', '.join(DTYPES)} (default: bf16)"},
+    "dtype": {**_LIST, "help": f"some of {', '.join(BY_NAME)} (default: bf16)"},
     "passes": {**_LIST, "help": f"some of {', '.join(PASSES)} (default: all a suite has)"},
     "out": {"type": Path, "help": f"folder of the records (default: {DEFAULT_OUT})"},
     "budget_s": {"type": _seconds, "metavar": "SECONDS", "help": "stop cleanly and say what is left"},

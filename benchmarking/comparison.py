@@ -11,10 +11,11 @@ from tidepool.benchmarking import machine
 from tidepool.benchmarking.cases import Case, LayerCase
 from tidepool.benchmarking.model_workload import MODEL_PASSES
 from tidepool.benchmarking.opponents import Backend
-from tidepool.benchmarking.precision import DTYPES, precision_record, set_precision
+from tidepool.benchmarking.precision import precision_record, set_precision
 from tidepool.benchmarking.records import checks, timings
 from tidepool.benchmarking.workload import PASSES, plan_text
 from tidepool.kernels.auto import table as plan_table
+from tidepool.kernels.layer.dtypes import BY_NAME
 
 TIMED, WRONG, UNSUPPORTED, CRASHED = "timed", "wrong", "unsupported", "crashed"
 OUT_OF_MEMORY, FAILED, RIGHT = "out of memory", "failed", "right"
@@ -86,7 +87,7 @@ def _plans(comparison: Comparison, device: torch.device) -> dict[str, str]:
     """How `auto` would run each layer now, by its tables as they are on disk, on one line as records hold it."""
     set_precision(comparison.dtype)
     plan_table.forget()
-    dtype = DTYPES[comparison.dtype]
+    dtype = BY_NAME[comparison.dtype]
     layers = [case for case in comparison.cases if isinstance(case, LayerCase)]
     return {case.name: " ".join(plan_text(case, dtype, device).split()) for case in layers}
 

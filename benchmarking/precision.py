@@ -4,8 +4,6 @@ from typing import Any
 
 import torch
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "tf32": torch.float32}
-
 
 def set_precision(dtype: str) -> None:
     """TF32 for convolutions and products under "tf32", IEEE float32 otherwise; cuDNN chooses algorithms by trial."""

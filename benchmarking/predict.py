@@ -11,9 +11,10 @@ from typing import Any
 
 from tidepool.benchmarking import machine
 from tidepool.benchmarking.cases import LayerCase
-from tidepool.benchmarking.precision import DTYPES, set_precision
+from tidepool.benchmarking.precision import set_precision
 from tidepool.kernels.auto.roofline import DEVICES, Device, layer_cost, roofline_seconds, saved_bytes
 from tidepool.kernels.layer.arguments import parse_layer
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.layer.sizes import build_geometry
 from tidepool.records import Table
 
@@ -63,10 +64,10 @@ def predict(case: LayerCase, dtype: str, pass_: str, device: Device) -> Predicti
     geometry, shapes = build_geometry(case.x, case.weight, layer)
     given: dict[str, Any] = {"bias": case.bias, "input_gradient": case.input_gradient, "device": device}
     fused, eager = (
-        layer_cost(geometry, shapes, DTYPES[dtype], pass_, variant, **given) for variant in ("fused", "eager")
+        layer_cost(geometry, shapes, BY_NAME[dtype], pass_, variant, **given) for variant in ("fused", "eager")
     )
     fused_s, eager_s = roofline_seconds(fused, device), roofline_seconds(eager, device)
-    kept = {variant: saved_bytes(geometry, shapes, DTYPES[dtype], variant) for variant in ("fused", "eager")}
+    kept = {variant: saved_bytes(geometry, shapes, BY_NAME[dtype], variant) for variant in ("fused", "eager")}
     return Prediction(
         case=case.name,
         family=case.family,

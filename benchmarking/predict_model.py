@@ -8,9 +8,10 @@ dropout, activations of linear layers). Both sides have the same linear layers.
 import torch
 
 from tidepool.benchmarking.cases import ModelCase
-from tidepool.benchmarking.precision import DTYPES, set_precision
+from tidepool.benchmarking.precision import set_precision
 from tidepool.benchmarking.predict import Prediction
 from tidepool.kernels.auto.roofline import Device
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.runtime.launch import operand_kind
 from tidepool.models.coverage.costs import call_cost, linear_cost
 from tidepool.models.coverage.cover import layer_calls
@@ -20,7 +21,7 @@ def predict_model(case: ModelCase, dtype: str, device: Device) -> Prediction:
     """Costs and bounds of one training step of `case` in `dtype`, on the card. Workspaces and what is saved between
     forward and backward are not worked out for networks (None)."""
     set_precision(dtype)
-    kind = DTYPES[dtype]
+    kind = BY_NAME[dtype]
     with torch.device("meta"):
         model = case.network("cudnn")
     rate = device.matrix_tflops["tf32" if dtype == "tf32" else operand_kind(kind, torch.device("cuda"))] * 1e12

@@ -35,10 +35,11 @@ from tidepool.benchmarking.comparison import (
 from tidepool.benchmarking.correctness import NotJudgedError
 from tidepool.benchmarking.model_workload import ModelWorkload
 from tidepool.benchmarking.opponents import Backend, UnsupportedError
-from tidepool.benchmarking.precision import DTYPES, set_precision
+from tidepool.benchmarking.precision import set_precision
 from tidepool.benchmarking.records import checks, timings
 from tidepool.benchmarking.state import State
 from tidepool.benchmarking.workload import LayerWorkload, Timed, Workload
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.runtime.timing import Timer, percentile
 
 IN_PROGRESS = "in_progress"
@@ -67,7 +68,7 @@ class Session:
         self.machine = machine.machine_record(device, comparison.packages)
         self.process = f"{time.time_ns():x}-{os.getpid()}"
         set_precision(comparison.dtype)
-        self.dtype = DTYPES[comparison.dtype]
+        self.dtype = BY_NAME[comparison.dtype]
         self._measure_ceilings, self._ceilings = ceilings, None
 
     _ceilings: Ceilings | None

@@ -5,8 +5,8 @@ import torch
 from tidepool.benchmarking.budget import Budget
 from tidepool.benchmarking.cases import LayerCase
 from tidepool.benchmarking.comparison import Comparison
-from tidepool.benchmarking.precision import DTYPES
 from tidepool.benchmarking.session import Announce
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.runtime.timing import Timer
 from tidepool.kernels.tune.ahead import compiling_for
 from tidepool.kernels.tune.tuner import default_table, tune_layers
@@ -25,7 +25,7 @@ def tune(comparison: Comparison, device: torch.device, timer: Timer, budget: Bud
     with compiling_for(device) as compiler:
         outcome = tune_layers(
             layers,
-            DTYPES[comparison.dtype],
+            BY_NAME[comparison.dtype],
             device,
             timer=timer,
             report=announce,

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from tidepool import simulator
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.training.config import Config, ConfigError
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST = ("bf16", "fp16")
 
 
 def choose_device(config: Config) -> torch.device:
@@ -75,7 +76,7 @@ def autocast(config: Config, device: torch.device) -> contextlib.AbstractContext
     """Context for forward passes: autocast to bf16 or fp16, or nothing for fp32 and tf32."""
     if config.dtype not in _AUTOCAST:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=_AUTOCAST[config.dtype])
+    return torch.autocast(device.type, dtype=BY_NAME[config.dtype])
 
 
 def make_scaler(config: Config, device: torch.device) -> torch.amp.GradScaler:

@@ -12,8 +12,9 @@ from tidepool.benchmarking.counting.compare import Compared, compare
 from tidepool.benchmarking.counting.count import COUNTED, Counted, count
 from tidepool.benchmarking.counting.launches import KERNELS, Size, at_size
 from tidepool.benchmarking.counting.sizes import smaller
-from tidepool.benchmarking.precision import DTYPES, set_precision
+from tidepool.benchmarking.precision import set_precision
 from tidepool.kernels.auto.roofline import DEVICES, layer_cost
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.runtime.targets import target_named
 
 TARGETS = tuple(target.name for target in simulator.TARGETS)
@@ -89,7 +90,7 @@ def _count_layer(jobs: Sequence[Job]) -> Iterator[tuple[Job, Counted, Compared, 
         for job in jobs:
             pass_ = {"forward": "forward_training", "wgrad reduce": "wgrad"}.get(job.kernel, job.kernel)
             kernels = layer_cost(
-                full.geometry, full.shapes, DTYPES[dtype], pass_, "fused", bias=layer.bias, device=card
+                full.geometry, full.shapes, BY_NAME[dtype], pass_, "fused", bias=layer.bias, device=card
             ).kernels
             cost = next(kernel for kernel in kernels if kernel.name == job.kernel)
             counted = count(full, job.kernel, candidates, device)

@@ -31,7 +31,6 @@ from tidepool.simulator import sass
 
 SIMULATED = tuple(target.name for target in simulator.TARGETS)
 """The targets whose code the simulator runs, and therefore has to know."""
-TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32, "fp32": torch.float32}
 
 
 def dtypes_on(target: Target, dtypes: tuple[str, ...]) -> tuple[str, ...]:

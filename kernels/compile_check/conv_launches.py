@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tidepool.kernels.compile_check.compile import TORCH_DTYPES, dtypes_on
+from tidepool.kernels.compile_check.compile import dtypes_on
 from tidepool.kernels.compile_check.conv_cases import CASES, Case
 from tidepool.kernels.conv.choose import conv_act_pool_dgrad, conv_act_pool_forward, conv_act_pool_wgrad
 from tidepool.kernels.conv.epilogue import conv_act_pool_epilogue, conv_act_pool_unpool
 from tidepool.kernels.conv.learned_slope import conv_act_pool_slope
 from tidepool.kernels.layer.arguments import parse_layer
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.layer.formats import empty_in_format
 from tidepool.kernels.layer.geometry import Geometry, Shapes
 from tidepool.kernels.layer.learned_slope import behind_slope
@@ -98,10 +99,10 @@ class Tensors:
 
 
 def tensors_of(case: Case, dtype: str) -> Tensors:
-    """The tensors of a layer in a dtype of TORCH_DTYPES."""
+    """The tensors of a layer in a dtype of BY_NAME."""
     layer = parse_layer(case.weight[2:], **case.options)
     geometry, shapes = build_geometry(case.x, case.weight, layer)
-    like = torch.empty(0, dtype=TORCH_DTYPES[dtype])
+    like = torch.empty(0, dtype=BY_NAME[dtype])
 
     def tensor(*size: int) -> Tensor:
         return empty_in_format(size, like, case.channels_last and len(case.x) > 3)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tidepool.kernels.compile_check.compile import TORCH_DTYPES
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.layer.pooling import AvgPool
 from tidepool.kernels.ops.average import global_average_pool
 from tidepool.kernels.ops.gate import squeeze_excite
@@ -54,7 +54,7 @@ def norm_runs() -> Iterator[tuple[str, str, Callable[[], None]]]:
 
 def _normal(seed: int, dtype: str, size: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(size, generator=generator, dtype=torch.float64).to(TORCH_DTYPES[dtype])
+    return torch.randn(size, generator=generator, dtype=torch.float64).to(BY_NAME[dtype])
 
 
 def _norm_leaves(name: str, dtype: str) -> list[Tensor]:

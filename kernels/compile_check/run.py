@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from tidepool import simulator
-from tidepool.kernels.compile_check.compile import TORCH_DTYPES, dtypes_on, float32_as
+from tidepool.kernels.compile_check.compile import dtypes_on, float32_as
 from tidepool.kernels.compile_check.conv_cases import CASES, Case
 from tidepool.kernels.compile_check.conv_launches import ShippedTile, Tensors, shipped_tiles, tensors_of
 from tidepool.kernels.compile_check.norm_runs import NAMES as NORM_NAMES
 from tidepool.kernels.compile_check.norm_runs import norm_runs
 from tidepool.kernels.compile_check.rows import Ran
 from tidepool.kernels.compile_check.work import Selection
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.layer.settings import ArgumentError
 from tidepool.kernels.ops.conv import conv_act_pool
 from tidepool.kernels.oracle.error_rule import (
@@ -89,7 +90,7 @@ def runs_on(target: Target, names: Iterable[str] = ()) -> Iterator[Run]:
         ),
         *(Run(case, dtype, "", check) for case, dtype, check in norm_runs()),
     ]
-    allowed = dtypes_on(target, tuple(TORCH_DTYPES))
+    allowed = dtypes_on(target, tuple(BY_NAME))
     yield from (run for run in everything if run.dtype in allowed and (not named or run.case in named))
     if not named:
         for tile in shipped_tiles(target, cases):
@@ -132,7 +133,7 @@ def carried_out(target: Target, schedule: str, runs: Iterable[Run]) -> Iterator[
 
 def _check_layer(case: Case, dtype: str) -> None:
     """Forward and backward through the op itself."""
-    kind = TORCH_DTYPES[dtype]
+    kind = BY_NAME[dtype]
     if not case.exact:
         inputs, _ = draw(case, kind, 0)
         twin, right = results(partial(in_pytorch, case), inputs), truth(case, inputs)
@@ -192,7 +193,7 @@ def _check_tile(tile: ShippedTile) -> None:
     expected = _expected(tile.case, t)
     _assert_equal(_launched(t, tile.launcher, tile.tile, expected["grad"]), expected)
     if getattr(tile.tile, "warps", 0) == WARPS:
-        inputs, _ = draw(tile.case, TORCH_DTYPES[tile.dtype], 0)
+        inputs, _ = draw(tile.case, BY_NAME[tile.dtype], 0)
         for into, values in ((t.x, inputs.x), (t.weight, inputs.weight), (t.bias, inputs.bias)):
             assert values is not None
             into.copy_(values)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from tidepool.kernels.compile_check.compile import (
-    TORCH_DTYPES,
     Launch,
     collecting,
     compile_for,
@@ -26,6 +25,7 @@ from tidepool.kernels.compile_check.norm_cases import (
     launch_squeeze_excite,
 )
 from tidepool.kernels.compile_check.rows import Row
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.layer.geometry import Geometry
 from tidepool.kernels.layer.norm_epilogue import NormEpilogue
 from tidepool.kernels.runtime.targets import GFX942, SM_80, SM_90, SM_100, Target
@@ -79,11 +79,11 @@ def work_on(target: Target, selection: Selection) -> list[Work]:
         for dtype in dtypes_on(target, case.dtypes)
     ]
     found += [
-        Work(case.name, dtype, partial(launch_norm_case, case, TORCH_DTYPES[dtype]))
+        Work(case.name, dtype, partial(launch_norm_case, case, BY_NAME[dtype]))
         for case in NORM_CASES
         for dtype in dtypes_on(target, case.dtypes)
     ]
-    found.append(Work(SQUEEZE_EXCITE, "bf16", partial(launch_squeeze_excite, TORCH_DTYPES["bf16"])))
+    found.append(Work(SQUEEZE_EXCITE, "bf16", partial(launch_squeeze_excite, BY_NAME["bf16"])))
     whole = selection.everything or target in WHOLE
     if whole and not selection.names:
         tiles = shipped_tiles(target)
@@ -97,7 +97,7 @@ def _drawn() -> Iterator[tuple[str, Callable[[], None]]]:
     """(layer, launch) of suites and networks; of a layer with a norm its convolution's own gradients as well."""
     for layer in launched_layers():
         if isinstance(layer, NormCase):
-            yield layer.name, partial(launch_norm_case, layer, TORCH_DTYPES["bf16"])
+            yield layer.name, partial(launch_norm_case, layer, BY_NAME["bf16"])
             yield layer.name, partial(launch_gradients, layer.convolution(), "bf16")
         else:
             yield layer.name, partial(launch_case, layer, "bf16")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tidepool.kernels.device.arithmetic import (
     as_operand,
+    channel_mask,
     exact_quotient,
     first_tap,
     inside,
@@ -35,7 +36,7 @@ from tidepool.kernels.device.arithmetic import (
     split_index,
     split_phase_tap,
 )
-from tidepool.kernels.device.choice import channel_mask, keep_channels
+from tidepool.kernels.device.choice import keep_channels
 from tidepool.kernels.device.windows import conv_gradient
 from tidepool.kernels.layer.formats import five_strides, layout_of
 from tidepool.kernels.layer.geometry import Geometry, Shapes

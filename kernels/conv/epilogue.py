@@ -23,6 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tidepool.kernels.device.arithmetic import (
+    channel_mask,
     inside,
     load_operand,
     offset_of,
@@ -32,7 +33,6 @@ from tidepool.kernels.device.arithmetic import (
     split_index,
     widen,
 )
-from tidepool.kernels.device.choice import channel_mask
 from tidepool.kernels.device.windows import (
     conv_gradient,
     fold,

@@ -23,6 +23,7 @@ from tidepool.kernels.activations import Activation
 from tidepool.kernels.conv.epilogue import pass_tile
 from tidepool.kernels.conv.wgrad import empty_workspace
 from tidepool.kernels.device.arithmetic import (
+    channel_mask,
     load_operand,
     offset_of,
     quotient_up,
@@ -31,7 +32,6 @@ from tidepool.kernels.device.arithmetic import (
     summed,
     widen,
 )
-from tidepool.kernels.device.choice import channel_mask
 from tidepool.kernels.device.windows import conv_gradient, load_slope
 from tidepool.kernels.layer.formats import five_strides, layout_of
 from tidepool.kernels.layer.geometry import Geometry, Shapes

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tidepool.kernels.device.arithmetic import (
     as_operand,
+    channel_mask,
     inside,
     load_operand,
     multiply_accumulate,
@@ -32,7 +33,7 @@ from tidepool.kernels.device.arithmetic import (
     summed,
     widen,
 )
-from tidepool.kernels.device.choice import channel_mask, channels_in_range
+from tidepool.kernels.device.choice import channels_in_range
 from tidepool.kernels.device.windows import conv_gradient
 from tidepool.kernels.layer.formats import five_strides, layout_of
 from tidepool.kernels.layer.geometry import Geometry, Shapes

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tidepool.kernels.device.arithmetic import (
     as_operand,
+    channel_mask,
     exact_quotient,
     first_tap,
     inside,
@@ -37,7 +38,7 @@ from tidepool.kernels.device.arithmetic import (
     split_index,
     split_phase_tap,
 )
-from tidepool.kernels.device.choice import channel_mask, chosen_gradient, keep_channels
+from tidepool.kernels.device.choice import chosen_gradient, keep_channels
 from tidepool.kernels.layer.formats import five_strides, layout_of
 from tidepool.kernels.layer.geometry import Geometry, Shapes
 from tidepool.kernels.runtime.interpreting import kernel

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tidepool.kernels.device.arithmetic import (
     as_operand,
+    channel_mask,
     inside,
     keep_in_range,
     load_operand,
@@ -33,7 +34,7 @@ from tidepool.kernels.device.arithmetic import (
     summed,
     widen,
 )
-from tidepool.kernels.device.choice import channel_mask, keep_channels
+from tidepool.kernels.device.choice import keep_channels
 from tidepool.kernels.layer.formats import five_strides, layout_of
 from tidepool.kernels.layer.geometry import Geometry, Shapes
 from tidepool.kernels.runtime.interpreting import device_function, kernel

@@ -289,3 +289,12 @@ def split_phase_tap(index, G: tl.constexpr):
 def phase_tap(first_d, first_h, first_w, md, mh, mw, G: tl.constexpr):
     """The filter element that is tap (md, mh, mw) of a phase whose first tap is given."""
     return first_d + md * G.tap_step_d, first_h + mh * G.tap_step_h, first_w + mw * G.tap_step_w
+
+
+@device_function
+def channel_mask(offs, BLOCK: tl.constexpr, CHANNELS: tl.constexpr):
+    """offs < CHANNELS, for the BLOCK channels from a multiple of BLOCK on; constant, and gone, where that divides."""
+    if CHANNELS % BLOCK == 0:
+        return tl.full([BLOCK], 1, dtype=tl.int1)
+    else:
+        return offs < CHANNELS

@@ -18,15 +18,6 @@ from tidepool.kernels.runtime.interpreting import device_function
 
 
 @device_function
-def channel_mask(offs, BLOCK: tl.constexpr, CHANNELS: tl.constexpr):
-    """offs < CHANNELS, for the BLOCK channels from a multiple of BLOCK on; constant, and gone, where that divides."""
-    if CHANNELS % BLOCK == 0:
-        return tl.full([BLOCK], 1, dtype=tl.int1)
-    else:
-        return offs < CHANNELS
-
-
-@device_function
 def channels_in_range(offs, CHANNELS: tl.constexpr):
     """For each of the channel numbers offs one that exists, contiguous in 16s where that can be."""
     if CHANNELS >= 16:

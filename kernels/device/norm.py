@@ -18,15 +18,6 @@ def normalised(z, mean, scale, shift):
 
 
 @device_function
-def row_mask(k, BLOCK: tl.constexpr, CHANNELS: tl.constexpr):
-    """Which of a program's channels k exist: a constant where blocks divide the channels, so that nothing is masked."""
-    if CHANNELS % BLOCK == 0:
-        return tl.full(k.shape, 1, tl.int1)
-    else:
-        return k < CHANNELS
-
-
-@device_function
 def load_row(ptr, k, mask_k, ACC: tl.constexpr):
     """One value a channel, in the accumulator's type.
 

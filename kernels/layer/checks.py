@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
+from tidepool.kernels.layer.dtypes import TAKEN
 from tidepool.kernels.runtime.errors import ArgumentError
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -35,7 +34,7 @@ def check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             raise ArgumentError(
                 f"expected x and {name} to be on the same device, but x is on {x.device} and {name} on {value.device}"
             )
-    if x.dtype not in DTYPES:
+    if x.dtype not in TAKEN:
         raise ArgumentError(f"expected x to be float16, bfloat16, float32 or float64, but got {x.dtype}")
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tidepool.kernels.layer.checks import DTYPES, check_channels, check_tensors
+from tidepool.kernels.layer.checks import check_channels, check_tensors
+from tidepool.kernels.layer.dtypes import TAKEN
 from tidepool.kernels.layer.norm_settings import NormSettings
 from tidepool.kernels.layer.sizes import spatial_sizes
 from tidepool.kernels.runtime.errors import ArgumentError
@@ -46,7 +47,7 @@ def check_norm_tensors(
         raise ArgumentError(f"expected the norm's tensors to have one dtype, but got {_listed(per_channel)}")
     if residual is not None and not isinstance(residual, Tensor):
         raise TypeError(f"expected residual to be a Tensor, but got {type(residual).__name__}")
-    if residual is not None and (residual.layout != torch.strided or residual.dtype not in DTYPES):
+    if residual is not None and (residual.layout != torch.strided or residual.dtype not in TAKEN):
         raise ArgumentError(
             f"expected residual to be a dense (strided) floating-point tensor, but got {residual.dtype} "
             f"of layout {residual.layout}"

@@ -21,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tidepool.kernels.device.arithmetic import (
+    channel_mask,
     load_operand,
     of_side,
     offset_of,
@@ -32,7 +33,7 @@ from tidepool.kernels.device.arithmetic import (
     summed,
     widen,
 )
-from tidepool.kernels.device.norm import activation_gradient, load_row, normalised, row_mask
+from tidepool.kernels.device.norm import activation_gradient, load_row, normalised
 from tidepool.kernels.device.windows import conv_gradient
 from tidepool.kernels.layer.formats import five_strides, layout_of
 from tidepool.kernels.layer.geometry import Geometry
@@ -108,7 +109,7 @@ def conv_norm_act_reduce_kernel(
 ):  # fmt: skip
     # One program: sums over one split's pixels for BLOCK_K channels.
     offs_k = (tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
-    mask_k = row_mask(offs_k, BLOCK_K, G.filters)
+    mask_k = channel_mask(offs_k, BLOCK_K, G.filters)
     split = tl.program_id(1).to(OFFSET)
     mean = load_row(coefficients_ptr, offs_k, mask_k, ACC)[:, None]
     scale = load_row(coefficients_ptr + 2 * G.filters, offs_k, mask_k, ACC)[:, None]
@@ -181,7 +182,7 @@ def conv_norm_act_dnorm_kernel(
     # One program: dz (strides t) and dresidual (strides s) of BLOCK_K channels at BLOCK_P of z's pixels.
     NUM_K: tl.constexpr = (G.filters + BLOCK_K - 1) // BLOCK_K
     offs_k = (remainder(tl.program_id(0), NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
-    mask_k = row_mask(offs_k, BLOCK_K, G.filters)
+    mask_k = channel_mask(offs_k, BLOCK_K, G.filters)
     offs_p = quotient(tl.program_id(0), NUM_K).to(OFFSET) * BLOCK_P + tl.arange(0, BLOCK_P)
     mask_p = offs_p < num_pixels
     n, d, h, w = split_index(offs_p, conv_d, conv_h, conv_w, G)

@@ -19,6 +19,7 @@ from torch import Tensor
 from tidepool.kernels.activations import Activation
 from tidepool.kernels.conv.choose import bind_forward, bind_forward_with_norm
 from tidepool.kernels.device.arithmetic import (
+    channel_mask,
     inside,
     load_operand,
     offset_of,
@@ -28,7 +29,7 @@ from tidepool.kernels.device.arithmetic import (
     split_index,
     widen,
 )
-from tidepool.kernels.device.norm import load_row, normalised, row_mask
+from tidepool.kernels.device.norm import load_row, normalised
 from tidepool.kernels.device.windows import fold, start_fold, window_pixel, write_outputs
 from tidepool.kernels.layer.formats import five_strides, layout_of
 from tidepool.kernels.layer.geometry import Geometry, Shapes
@@ -64,7 +65,7 @@ def conv_norm_act_normalise_kernel(
     NUM_K: tl.constexpr = (G.filters + BLOCK_K - 1) // BLOCK_K
     Y_DTYPE: tl.constexpr = y_ptr.dtype.element_ty
     offs_k = (remainder(tl.program_id(0), NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
-    mask_k = row_mask(offs_k, BLOCK_K, G.filters)
+    mask_k = channel_mask(offs_k, BLOCK_K, G.filters)
     offs_p = quotient(tl.program_id(0), NUM_K).to(OFFSET) * BLOCK_P + tl.arange(0, BLOCK_P)
     mask_p = offs_p < num_outputs
     n, od, oh, ow = split_index(offs_p, out_d, out_h, out_w, G)

@@ -20,7 +20,7 @@ from tidepool.kernels.device.arithmetic import load_operand, offset_of, quotient
 from tidepool.kernels.dispatch.differentiate import apply
 from tidepool.kernels.dispatch.register import register
 from tidepool.kernels.layer.arguments import check_backend
-from tidepool.kernels.layer.checks import DTYPES
+from tidepool.kernels.layer.dtypes import TAKEN
 from tidepool.kernels.operators.conv_implementations import check_device
 from tidepool.kernels.ops.images import (
     empty_sums,
@@ -134,7 +134,7 @@ def _check(x: Tensor, keepdim: bool) -> None:
         raise TypeError(f"expected x to be a Tensor, but got {type(x).__name__}")
     if not isinstance(keepdim, bool):
         raise ArgumentError(f"expected keepdim to be True or False, but got {keepdim!r}")
-    if x.dtype not in DTYPES or x.layout != torch.strided:
+    if x.dtype not in TAKEN or x.layout != torch.strided:
         raise ArgumentError(
             f"expected x to be a dense tensor of float16, bfloat16, float32 or float64, but got {x.dtype} of layout "
             f"{x.layout}"

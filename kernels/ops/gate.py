@@ -28,7 +28,7 @@ from tidepool.kernels.device.norm import load_row
 from tidepool.kernels.dispatch.differentiate import apply, will_run
 from tidepool.kernels.dispatch.register import register
 from tidepool.kernels.layer.arguments import check_backend
-from tidepool.kernels.layer.checks import DTYPES
+from tidepool.kernels.layer.dtypes import TAKEN
 from tidepool.kernels.operators.conv_implementations import check_device, or_nothing
 from tidepool.kernels.ops.images import (
     empty_sums,
@@ -211,7 +211,7 @@ def _check(x: Tensor, gate: Tensor) -> None:
     for name, value in (("x", x), ("gate", gate)):
         if not isinstance(value, Tensor):
             raise TypeError(f"expected {name} to be a Tensor, but got {type(value).__name__}")
-        if value.dtype not in DTYPES or value.layout != torch.strided:
+        if value.dtype not in TAKEN or value.layout != torch.strided:
             raise ArgumentError(
                 f"expected {name} to be a dense tensor of float16, bfloat16, float32 or float64, but got {value.dtype} "
                 f"of layout {value.layout}"

@@ -32,6 +32,7 @@ from tidepool.kernels.auto.table import (
     with_entry,
     write_table,
 )
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.oracle.error_rule import RuleCase
 from tidepool.kernels.runtime.errors import ArgumentError
 from tidepool.kernels.runtime.launch import operand_kind, programs_in_flight
@@ -42,8 +43,6 @@ from tidepool.kernels.tune.ahead import CompileAhead, compiling_for
 from tidepool.kernels.tune.layer import PASSES, Report, TuningError, call_of, tile_words, tune_layer
 from tidepool.kernels.tune.suites import SUITES, LayerTextError, TuneLayer, layer_from_words
 from tidepool.records import OneLineParser
-
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "tf32": torch.float32}
 
 
 @dataclass
@@ -162,7 +161,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("--suite", nargs="+", choices=sorted(SUITES), default=[], help="layers of these networks")
     parser.add_argument("--shapes", nargs="+", default=[], metavar="LAYER", help="layers in words, one argument each")
     parser.add_argument("--batch_size", type=int, help="instead of the layers' own")
-    parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16")
+    parser.add_argument("--dtype", choices=sorted(BY_NAME), default="bf16")
     parser.add_argument("--passes", nargs="+", choices=PASSES, default=list(PASSES))
     parser.add_argument("--budget_s", type=float, help="begin nothing new after that many seconds")
     parser.add_argument("--table", type=Path, help="the file to write (default: the user's own for this GPU)")
@@ -192,7 +191,7 @@ def main(arguments: Sequence[str], *, prog: str = "tidepool tune") -> int:
         target = target_named(options.target)
     except ValueError as error:
         parser.error(str(error))
-    dtype, operands = DTYPES[options.dtype], {"tf32": "tf32", "fp32": "ieee"}.get(options.dtype, "half")
+    dtype, operands = BY_NAME[options.dtype], {"tf32": "tf32", "fp32": "ieee"}.get(options.dtype, "half")
     try:
         layers = _layers(options)
         for layer in layers:

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tidepool import kernels
 from tidepool.kernels.layer.arguments import BACKENDS
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.runtime.launch import replace_launcher
 from tidepool.kernels.runtime.mode import mode_of
 from tidepool.models import available_models, build_model, model_options, usual_input
@@ -27,7 +28,7 @@ from tidepool.models.coverage.costs import call_cost, convolution_of, linear_cos
 from tidepool.models.fused import Call, NormHolder, recorded_calls
 from tidepool.records import OneLineParser
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = ("fp32", "bf16", "fp16")
 NOT_COMPUTED = {
     *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "new_zeros", "zeros", "ones_like"),
     *("view", "_unsafe_view", "detach", "alias", "expand", "as_strided", "t", "transpose", "permute", "unsqueeze"),
@@ -305,7 +306,7 @@ def main(arguments: Sequence[str], *, prog: str = "tidepool coverage") -> int:
                 **options,
             )
         x_size = (settings.batch_size, channels, *size)
-        rows = cover(model, x_size, DTYPES[settings.dtype])
+        rows = cover(model, x_size, BY_NAME[settings.dtype])
     except ValueError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2

@@ -13,9 +13,9 @@ from tests.faults.mutations_of_learned_slopes import SLOPE
 from tests.faults.mutations_of_norms import NORM
 from tests.faults.mutations_of_passes import EPILOGUE
 from tests.faults.mutations_of_shared_functions import DEVICE, DIVISION, WINDOW
-from tests.faults.mutations_of_windowed_gradients import WINDOWED_DGRAD, WINDOWED_FUNCTIONS, WINDOWED_WGRAD
+from tests.faults.mutations_of_windowed_gradients import CHANNELS, WINDOWED_DGRAD, WINDOWED_FUNCTIONS, WINDOWED_WGRAD
 
-WINDOWED = (*WINDOWED_DGRAD, *WINDOWED_WGRAD, *WINDOWED_FUNCTIONS)
+WINDOWED = (*WINDOWED_DGRAD, *WINDOWED_WGRAD, *CHANNELS, *WINDOWED_FUNCTIONS)
 BOXES = (*HOPPER, *FEW_CHANNELS, *BOX)
 MUTATIONS = (
     *CALL,

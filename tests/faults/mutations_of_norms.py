@@ -15,7 +15,6 @@ NORM = (
                 ("eps_missing", "affine", "variance + EPS", "variance"),
                 ("weight_undivided", "affine", "inverse * _", "_"),
             ),
-            "row_mask": (("one_channel_too_many", "bounds", "k < CHANNELS", "k <= CHANNELS"),),
             "normalise_results": (("residual_subtracted", "residual", "u += _", "u -= _"),),
             "store_statistics": (
                 ("padding_counted", "mask", "mask_p.to(ACC)", "mask_p.to(ACC) * 0 + 1", "summed(_, 0)"),
@@ -54,6 +53,7 @@ NORM = (
         "norm/forward.py",
         {
             "conv_norm_act_normalise_kernel": (
+                ("one_channel_too_many", "bounds", "G.filters", "G.filters + 1", "mask_k = _"),
                 (
                     "window_bounds_swapped",
                     "partial window",

@@ -48,11 +48,15 @@ WINDOWED_WGRAD = planted(
         "_input_pixel": (("row_padding_of_columns", "padding", "G.padding_h", "G.padding_w", "h = _"),),
     },
 )
+CHANNELS = planted(
+    "windowed",
+    "device/arithmetic.py",
+    {"channel_mask": (("one_channel_too_many", "bounds", "offs < CHANNELS", "offs <= CHANNELS"),)},
+)
 WINDOWED_FUNCTIONS = planted(
     "windowed",
     "device/choice.py",
     {
-        "channel_mask": (("one_channel_too_many", "bounds", "offs < CHANNELS", "offs <= CHANNELS"),),
         "window_back": (
             (
                 "window_before_not_counted_back",

@@ -16,10 +16,10 @@ import torch
 
 from tests.kernels.runtime.launches_recorded import TARGET, Recorded, differences, recorder
 from tidepool.kernels import conv_relu_pool
-from tidepool.kernels.compile_check.compile import TORCH_DTYPES
 from tidepool.kernels.compile_check.conv_cases import CASES
 from tidepool.kernels.compile_check.conv_launches import launch_case
 from tidepool.kernels.compile_check.norm_cases import NORM_CASES, launch_norm_case
+from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.kernels.runtime import launch
 
 LAYERS = ("3x3_pool2", "no_pool_s2", "norm_3x3")
@@ -35,7 +35,7 @@ def launches_of(layer: str) -> Callable[[], None]:
         if case.name == layer:
             return partial(launch_case, case, case.dtypes[0])
     (norm,) = [norm for norm in NORM_CASES if norm.name == layer]
-    return partial(launch_norm_case, norm, TORCH_DTYPES[norm.dtypes[0]])
+    return partial(launch_norm_case, norm, BY_NAME[norm.dtypes[0]])
 
 
 @needs_a_compiler
