@@ -1,4 +1,4 @@
-"""Folders in the Hugging Face layout: `<split>-00000-of-00001.parquet`, any number of shards, images or WAV
+"""Folders in the Hugging Face layout: `<split>-00000-of-00001.parquet`, any number of shards, images or
 audio inside.
 """
 
