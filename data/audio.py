@@ -1,11 +1,10 @@
-"""WAV audio -> waveforms of one sampling rate and one length, and the data sets made of them.
+"""Encoded audio -> waveforms of one sampling rate and one length, and the data sets made of them.
 
-scipy reads the WAV files: it is among the dependencies anyway, for the statistics of `analysis`.
+Clips of one data set may differ in format, sampling rate, channels and length: channels are averaged, every rate but
+`SAMPLE_RATE` is resampled to it, and `_one_second` of each is taken.
 """
 
-import io
 import math
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,12 +17,10 @@ from tidepool.data.augmentation import Augmentation
 from tidepool.data.dataset import DataError, Kind, LabelledData, Split
 from tidepool.data.decoding import PROGRESS_AFTER_S, EncodedItem
 from tidepool.data.log_mel import LogMel, log_mel
+from tidepool.data.sound_files import read_sound
 
 SAMPLE_RATE = 8000  # Hz
 CLIP_SAMPLES = 8000  # one second: 99 in 100 clips of the Free Spoken Digit Dataset are shorter
-# A header that claims more than these is damaged, and resampling by it would take all memory.
-HIGHEST_RATE = 768_000
-LONGEST_SECONDS = 600
 SHIFT_SHARE = 8  # augmentation shifts a clip by up to an eighth of its length, as it does an image
 SPECTROGRAM = LogMel(sample_rate=SAMPLE_RATE)
 CHUNK = 512  # clips made into spectrograms at once
@@ -73,7 +70,7 @@ def assemble_audio(
 
 
 def decode_audio(clips: Iterable[EncodedItem], total: int, description: str) -> npt.NDArray[np.float32]:
-    """Decode `total` WAV clips into (N, 1, CLIP_SAMPLES) at SAMPLE_RATE, full scale being -1..1.
+    """Decode `total` clips into (N, 1, CLIP_SAMPLES) at SAMPLE_RATE, full scale being -1..1.
 
     Channels are averaged, other sampling rates resampled (scipy's polyphase filter). Shorter clips get as much
     silence before as after, of longer ones the loudest stretch is kept. A progress bar named `description` appears on
@@ -92,45 +89,20 @@ def decode_audio(clips: Iterable[EncodedItem], total: int, description: str) -> 
 
 
 def decode_clip(clip: EncodedItem) -> npt.NDArray[np.float32]:
-    """One WAV clip as (samples,) at SAMPLE_RATE, full scale being -1..1.
+    """One clip in WAV, FLAC, OGG or MP3 as (samples,) at SAMPLE_RATE, full scale being -1..1.
 
     Raises:
-        DataError: scipy cannot read it, it is cut short or empty, or holds NaN or infinity.
+        DataError: it cannot be read, is cut short or empty, or holds NaN or infinity (`read_sound`).
     """
-    from scipy.io import wavfile  # half a second to import, so only when there is audio
-
-    source = io.BytesIO(clip.content) if isinstance(clip.content, bytes) else clip.content
+    content = clip.content if isinstance(clip.content, bytes) else clip.content.read_bytes()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", wavfile.WavFileWarning)  # a file that ends before its header says
-            warnings.filterwarnings("ignore", r"Chunk \(non-data\) not understood", wavfile.WavFileWarning)
-            rate, samples = wavfile.read(source)
-            return _resampled(_mono(samples), rate)
-    except Exception as error:  # a damaged file surfaces as ValueError, struct.error, EOFError, a warning, ...
-        reason = str(error) or type(error).__name__
-        raise DataError(f"{clip.where}: audio cannot be decoded as WAV: {reason}") from error
-
-
-def _mono(samples: npt.NDArray) -> npt.NDArray[np.float64]:
-    """(samples,) or (samples, channels) of any of WAV's types -> the mean over channels at full scale -1..1."""
-    if not samples.size:
-        raise ValueError("it holds no samples; expected at least one")
-    if samples.dtype.kind == "f":
-        scaled = samples.astype(np.float64)
-        if not np.isfinite(scaled).all():
-            raise ValueError("it holds NaN or infinity; expected finite samples")
-    elif samples.dtype == np.uint8:
-        scaled = (samples.astype(np.float64) - 128) / 128
-    else:  # scipy gives 24-bit samples as the upper bits of 32-bit ones
-        scaled = samples.astype(np.float64) / 2.0 ** (8 * samples.dtype.itemsize - 1)
-    return scaled.reshape(len(scaled), -1).mean(axis=1)
+        rate, samples = read_sound(content)
+    except Exception as error:  # a damaged file mostly surfaces as ValueError, but what may come is not listed anywhere
+        raise DataError(f"{clip.where}: audio cannot be decoded: {str(error) or type(error).__name__}") from error
+    return _resampled(samples, rate)
 
 
 def _resampled(samples: npt.NDArray[np.float64], rate: int) -> npt.NDArray[np.float32]:
-    if not 1 <= rate <= HIGHEST_RATE or len(samples) > LONGEST_SECONDS * rate:
-        raise ValueError(
-            f"{len(samples)} samples at {rate} Hz; expected 1 to {HIGHEST_RATE} Hz and at most {LONGEST_SECONDS} s"
-        )
     if rate != SAMPLE_RATE:
         from scipy import signal  # two seconds to import
 

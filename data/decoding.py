@@ -22,6 +22,8 @@ from tidepool.data.dataset import DataError
 THREADS_FROM_BYTES = 8192
 CHUNK = 16  # images a task
 PROGRESS_AFTER_S = 1.0
+GREY_MODES = ("1", "L", "LA", "La")
+BITS_A_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF 6.0, and a value of the second
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,24 @@ def decode_images(
 
 
 def decode_image(encoded: EncodedItem, image_size: int | None = None) -> npt.NDArray[np.uint8]:
-    """One image as (1, H, W) when it is grey and (3, H, W) otherwise; transparency is dropped.
+    """One image as (1, H, W) when it is grey and (3, H, W) otherwise, upright as its EXIF orientation says.
 
-    With `image_size` its shorter side is scaled to that many pixels (bilinear, with a filter that widens with the
-    reduction, so that nothing is skipped) and the middle square is kept: the usual rule for images of mixed sizes.
+    It is brought to 8-bit grey or RGB first, resized or not: of 16 bits the upper 8 are kept, and transparency is
+    dropped, so that a pixel counts with the colour that is stored for it however transparent it is. With `image_size`
+    the shorter side is then scaled to that many pixels (bilinear, with a filter that widens with the reduction, so that
+    nothing is skipped) and the middle square is kept: the usual rule for images of mixed sizes.
 
     Raises:
-        DataError: Pillow cannot read it.
+        DataError: Pillow cannot read it, or its pixels have 32 bits.
     """
     source = io.BytesIO(encoded.content) if isinstance(encoded.content, bytes) else encoded.content
     try:
         with Image.open(source) as image:
             ImageOps.exif_transpose(image, in_place=True)
-            return _pixels(image if image_size is None else _middle_square(image, image_size))
+            shades = _grey_or_rgb(image)
+            if image_size is not None:
+                shades = ImageOps.fit(shades, (image_size, image_size), Image.Resampling.BILINEAR)
+            return rearrange(np.atleast_3d(np.asarray(shades)), "h w c -> c h w")
     except Exception as error:  # a damaged file surfaces as OSError, SyntaxError, ValueError, struct.error, ...
         reason = str(error)
         if isinstance(error, Image.UnidentifiedImageError):
@@ -89,20 +96,25 @@ def decode_image(encoded: EncodedItem, image_size: int | None = None) -> npt.NDA
         raise DataError(f"{encoded.where}: image cannot be decoded: {reason or type(error).__name__}") from error
 
 
-def _middle_square(image: Image.Image, side: int) -> Image.Image:
-    if image.mode in ("P", "1"):  # their values are no shades that could be averaged
-        image = image.convert("RGB" if image.mode == "P" else "L")
-    return ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
-
-
-def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
-    if image.mode.startswith("I;16"):
-        return (np.asarray(image) >> 8).astype(np.uint8)[None]
+def _grey_or_rgb(image: Image.Image) -> Image.Image:
+    """The image, of whichever mode, as 8-bit grey (L) or RGB."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # a PGM has at most 16 bits
+        return Image.fromarray(_upper_8_bits(image))
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels are 32-bit (mode {image.mode}); expected 8 or 16 bits a channel")
-    if image.mode in ("1", "L", "LA", "La"):
-        return np.asarray(image.convert("L"))[None]
-    return rearrange(np.asarray(image.convert("RGB")), "h w c -> c h w")
+        raise ValueError(f"pixels are 32-bit or signed (mode {image.mode}); expected 8 or 16 bits a channel")
+    if image.mode in ("La", "RGBa") or "transparency" in image.info:  # colours multiplied by alpha; palettes with one
+        image = image.convert("LA" if image.mode in GREY_MODES else "RGBA")
+    return image.convert("L" if image.mode in GREY_MODES else "RGB")
+
+
+def _upper_8_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """(H, W) of an image with 16 bits a pixel. Pillow leaves 12-bit TIFF pixels, and those with 0 for white, as they
+    are in the file.
+    """
+    tags = getattr(image, "tag_v2", {})
+    (bits,) = tags.get(BITS_A_SAMPLE, (16,))
+    shades = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
+    return 255 - shades if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else shades
 
 
 def _decode_in_order(

@@ -5,11 +5,12 @@ from pathlib import Path
 from tidepool.data.audio import assemble_audio
 from tidepool.data.dataset import DataError, LabelledData, assemble, require_kind
 from tidepool.data.image_folders import read_class_folders
-from tidepool.data.parquet_folder import find_parquet_folder, read_parquet_folder
+from tidepool.data.parquet_folder import read_parquet_folder
+from tidepool.data.parquet_shards import find_parquet_folder
 from tidepool.data.registry import Request
 
 PARQUET_LAYOUT = "train-*.parquet and test-*.parquet"
-LAYOUTS = f"{PARQUET_LAYOUT}, or train/<class>/ and test/<class>/ with images"
+LAYOUTS = f"{PARQUET_LAYOUT}, train/0000.parquet and test/0000.parquet, or train/<class>/ and test/<class>/ with images"
 
 
 def load_folder(folder: Path, request: Request, *, name: str, image_size: int | None) -> LabelledData:

@@ -6,56 +6,79 @@ import numpy as np
 
 from tidepool.data.dataset import ArraySplit, DataError
 from tidepool.data.decoding import EncodedItem, decode_images
+from tidepool.data.visible import visible
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_JPEG = frozenset({".jfif", ".jpe", ".jpeg", ".jpg", ".j2k", ".jp2"})
+_PORTABLE = frozenset({".pbm", ".pgm", ".pnm", ".ppm"})
+SUFFIXES = _JPEG | _PORTABLE | {".apng", ".avif", ".bmp", ".gif", ".png", ".tga", ".tif", ".tiff", ".webp"}
+"""In lower case; files may be called .PNG as well."""
 
 
 def read_class_folders(
     folder: Path, name: str, image_size: int | None
 ) -> tuple[ArraySplit, ArraySplit, tuple[str, ...]]:
-    """Train, test and class names from every image below `train/<class>/` and `test/<class>/`.
+    """Train, test and class names from every image below `train/<class>/` and `test/<class>/`, links followed.
 
     The classes are train's folders, by name. Progress bars are named after `name`.
 
     Raises:
-        DataError: a split or class folder is missing or has no images, test has a class that train does not have, an
-            image cannot be decoded or has another size.
+        DataError: a split or class folder is missing or has no images, test has a class that train does not have, a
+            link leads nowhere or to a folder that is read already, an image cannot be decoded or has another size.
     """
-    class_names = tuple(_class_folders(folder / "train"))
-    train = _read_split(folder / "train", class_names, name, image_size)
-    test = _read_split(folder / "test", class_names, name, image_size)
-    return train, test, class_names
+    read: dict[Path, Path] = {}
+    train = _images_of(folder / "train", read)
+    test = _images_of(folder / "test", read)
+    for class_name in test:
+        if class_name not in train:
+            where = folder / "test" / class_name
+            raise DataError(f"{where}: no such class in train; expected one of: {', '.join(train)}")
+    class_names = tuple(train)
+    splits = {"train": train, "test": test}
+    decoded = [_decoded(paths, class_names, f"{name} {split}", image_size) for split, paths in splits.items()]
+    return decoded[0], decoded[1], class_names
 
 
-def _read_split(split: Path, class_names: tuple[str, ...], name: str, image_size: int | None) -> ArraySplit:
-    folders = _class_folders(split)
-    for class_name, folder in folders.items():
-        if class_name not in class_names:
-            raise DataError(f"{folder}: no such class in train; expected one of: {', '.join(class_names)}")
-    encoded: list[EncodedItem] = []
-    labels: list[int] = []
-    for label, class_name in enumerate(class_names):
-        if class_name not in folders:
-            continue
-        paths = sorted(path for path in folders[class_name].rglob("*") if _is_image(path))
-        if not paths:
-            raise DataError(
-                f"{folders[class_name]}: no images; expected at least one of: {', '.join(sorted(SUFFIXES))}"
-            )
-        encoded += [EncodedItem(str(path), path) for path in paths]
-        labels += [label] * len(paths)
-    images = decode_images(encoded, len(encoded), f"{name} {split.name}", image_size=image_size)
+def _decoded(
+    paths: dict[str, list[Path]], class_names: tuple[str, ...], description: str, image_size: int | None
+) -> ArraySplit:
+    labels = [label for label, class_name in enumerate(class_names) for _ in paths.get(class_name, ())]
+    encoded = [EncodedItem(str(path), path) for class_name in class_names for path in paths.get(class_name, ())]
+    images = decode_images(encoded, len(encoded), description, image_size=image_size)
     return ArraySplit(images, np.asarray(labels, dtype=np.int64))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+def _images_of(split: Path, read: dict[Path, Path]) -> dict[str, list[Path]]:
+    """Class names, in order, and the images of each; `read` gathers the folders that were gone through."""
+    images = {place.name: sorted(_images_below(place, read)) for place in _class_folders(split)}
+    for class_name, paths in images.items():
+        if not paths:
+            kinds = ", ".join(sorted(SUFFIXES))
+            raise DataError(f"{split / class_name}: no images; expected at least one of: {kinds}")
+    return images
 
 
-def _class_folders(split: Path) -> dict[str, Path]:
-    folders = {}
-    if split.is_dir():
-        folders = {path.name: path for path in sorted(split.iterdir()) if path.is_dir() and path.name[0] != "."}
+def _class_folders(split: Path) -> list[Path]:
+    entries = visible(split)
+    for path in entries:
+        if not path.exists():
+            raise DataError(f"{path}: is a link that leads nowhere; expected a folder of images")
+    folders = [path for path in entries if path.is_dir()]
     if not folders:
         raise DataError(f"{split}: no {split.name} split; expected a folder of class folders of images")
     return folders
+
+
+def _images_below(folder: Path, read: dict[Path, Path]) -> list[Path]:
+    """Images in `folder` and the folders in it. `read` maps folders, links resolved, to the name they were read by."""
+    first = read.setdefault(folder.resolve(), folder)
+    if first != folder:
+        raise DataError(f"{folder}: is {first} again, through a link; expected every folder once")
+    images = []
+    for path in visible(folder):
+        if path.is_dir():
+            images += _images_below(path, read)
+        elif path.suffix.lower() in SUFFIXES:
+            images.append(path)
+            if not path.is_file():
+                raise DataError(f"{path}: is no file, or a link that leads nowhere; expected an image")
+    return images

@@ -1,9 +1,6 @@
-"""Folders in the Hugging Face layout: `<split>-00000-of-00001.parquet`, any number of shards, images or WAV
-audio inside.
-"""
+"""Data sets in Parquet files of images or audio, whose metadata, as the hub writes it, may say what each column is."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +15,8 @@ import pyarrow.parquet as pq
 from tidepool.data.audio import AudioSplit, decode_audio
 from tidepool.data.dataset import ArraySplit, DataError
 from tidepool.data.decoding import EncodedItem, decode_images
+from tidepool.data.parquet_shards import SPLITS, shards_of
 
-SPLITS = ("train", "test")
 IMAGE_COLUMNS = ("image", "img")
 AUDIO_COLUMNS = ("audio",)
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -78,7 +75,8 @@ class ParquetFolder:
                 if column not in file.schema_arrow.names:
                     found = _columns_text(file.schema_arrow)
                     raise DataError(f"{path}: expected a column named {column} {purpose}; found {found}")
-                parts += [str(value) for value in file.read(columns=[column]).column(0).to_pylist()]
+                _type_of(path, file.schema_arrow, column)
+                parts += [str(value) for value in file.read(columns=[column]).column(column).to_pylist()]
         return np.array(parts)
 
     def _items(self, split: str) -> Iterator[EncodedItem]:
@@ -86,7 +84,7 @@ class ParquetFolder:
             row = 0
             with _opened(path) as file:
                 for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[self.content[split]]):
-                    for value in batch.column(0):
+                    for value in batch.column(self.content[split]):
                         content = value.as_py()
                         if isinstance(content, dict):
                             content = content["bytes"]
@@ -96,22 +94,6 @@ class ParquetFolder:
                         row += 1
 
 
-def find_parquet_folder(folder: Path) -> Path | None:
-    """Where under `folder` the shards lie: in it, in data/, or in its only folder that holds any; None without shards.
-
-    Raises:
-        DataError: several folders hold shards, so that it is not clear which one is meant.
-    """
-    for place in (folder, folder / "data"):
-        if any(place.glob("*.parquet")):
-            return place
-    places = sorted({shard.parent for shard in folder.glob("*/*.parquet")})
-    if len(places) > 1:
-        names = ", ".join(place.name for place in places)
-        raise DataError(f"{folder}: several data sets in one folder ({names}); give the one that is meant")
-    return places[0] if places else None
-
-
 def read_parquet_folder(folder: Path) -> ParquetFolder:
     """The train and test shards in `folder`.
 
@@ -119,7 +101,7 @@ def read_parquet_folder(folder: Path) -> ParquetFolder:
         DataError: a split or shard is missing, a file is damaged, a column is missing or of the wrong kind, a label is
             null or out of range; names file and row (from 0).
     """
-    shards = {split: _shards(folder, split) for split in SPLITS}
+    shards = {split: shards_of(folder, split) for split in SPLITS}
     columns = {split: read_columns(paths[0]) for split, paths in shards.items()}
     train, test = (columns[split] for split in SPLITS)
     if train.class_names != test.class_names:
@@ -146,7 +128,7 @@ def read_columns(path: Path) -> Columns:
     from its schema: bytes in a column named audio are audio, other bytes images.
 
     Raises:
-        DataError: there are no such columns, or several and none has a usual name.
+        DataError: there are no such columns, or several and none has a usual name, or two of one name.
     """
     with _opened(path) as file:
         schema = file.schema_arrow
@@ -160,7 +142,7 @@ def read_columns(path: Path) -> Columns:
         audios = [column for column in unnamed if column in AUDIO_COLUMNS]
         images = [column for column in unnamed if column not in AUDIO_COLUMNS]
     content = _pick(images, IMAGE_COLUMNS) if images else _pick(audios, AUDIO_COLUMNS)
-    if content is None or not _holds_bytes(schema.field(content).type):
+    if content is None or not _holds_bytes(_type_of(path, schema, content)):
         raise DataError(
             f"{path}: expected one column of images or audio {{bytes, path}}, best named image or audio; found {found}"
         )
@@ -168,29 +150,9 @@ def read_columns(path: Path) -> Columns:
     if not labels:
         labels = [f.name for f in schema if pa.types.is_integer(f.type)]
     label = _pick(labels, LABEL_COLUMNS)
-    if label is None or not pa.types.is_integer(schema.field(label).type):
+    if label is None or not pa.types.is_integer(_type_of(path, schema, label)):
         raise DataError(f"{path}: expected one integer column of class labels, best named label; found {found}")
     return Columns(content, "images" if images else "audio", label, _class_names(path, features.get(label)))
-
-
-def _shards(folder: Path, split: str) -> list[Path]:
-    pattern = re.compile(rf"{split}(?:-(?P<index>\d+)-of-(?P<count>\d+))?(?:[-_.].*)?\.parquet")
-    found = [(path, match) for path in sorted(folder.glob("*.parquet")) if (match := pattern.fullmatch(path.name))]
-    if not found:
-        present = ", ".join(path.name for path in sorted(folder.glob("*.parquet")))
-        raise DataError(f"{folder}: no {split} split; expected {split}-00000-of-00001.parquet, found {present}")
-    counts = {int(match["count"]) for _, match in found if match["count"]}
-    if len(counts) > 1:
-        raise DataError(
-            f"{folder}: {split} shards disagree on how many there are: {sorted(counts)}; expected one count"
-        )
-    for count in counts:
-        missing = set(range(count)) - {int(match["index"]) for _, match in found if match["index"]}
-        if missing:
-            raise DataError(
-                f"{folder}: expected {split}-{min(missing):05d}-of-{count:05d}.parquet; that shard is missing"
-            )
-    return [path for path, _ in found]
 
 
 @contextmanager
@@ -243,7 +205,7 @@ def _read_labels(paths: list[Path], columns: Columns) -> npt.NDArray[np.int64]:
     for path in paths:
         with _opened(path) as file:
             _require_columns(path, file.schema_arrow, columns)
-            values = file.read(columns=[columns.label]).column(0).combine_chunks()
+            values = file.read(columns=[columns.label]).column(columns.label).combine_chunks()
         if values.null_count:
             row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
             raise DataError(f"{path}, row {row}: label is null; expected {_expected_labels(columns)}")
@@ -262,14 +224,23 @@ def _require_columns(path: Path, schema: pa.Schema, columns: Columns) -> None:
     fits = (
         columns.content in schema.names
         and columns.label in schema.names
-        and _holds_bytes(schema.field(columns.content).type)
-        and pa.types.is_integer(schema.field(columns.label).type)
+        and _holds_bytes(_type_of(path, schema, columns.content))
+        and pa.types.is_integer(_type_of(path, schema, columns.label))
     )
     if not fits:
         raise DataError(
             f"{path}: expected columns {columns.content} ({columns.holds}) and {columns.label} (integers) as in the "
             f"first shard; found {_columns_text(schema)}"
         )
+    if _class_names(path, _features(path, schema).get(columns.label)) != columns.class_names:
+        raise DataError(f"{path}: names other classes than the first shard; expected the same names in one order")
+
+
+def _type_of(path: Path, schema: pa.Schema, column: str) -> pa.DataType:
+    """The type of a column that the schema has. DataError if it has several of that name."""
+    if schema.names.count(column) > 1:
+        raise DataError(f"{path}: several columns are called {column}; expected one; found {_columns_text(schema)}")
+    return schema.field(column).type
 
 
 def _expected_labels(columns: Columns) -> str:

@@ -42,7 +42,7 @@ class Config:
     """One training run. Accuracies are fractions; an epoch is one pass over the whole batches of the training split."""
 
     data: str = "digits"
-    """digits, cifar10, spoken_digits (audio), moving_digits (video), a folder (Hugging Face layout with images or WAV
+    """digits, cifar10, spoken_digits (audio), moving_digits (video), a folder (Hugging Face layout with images or
     audio, or images in train/<class>/ and test/<class>/), or a hub id. Its own options are flags as well."""
     data_dir: Path | None = None
     """Folder that holds cifar10, spoken_digits or a hub id's files."""

@@ -2,12 +2,14 @@
 
 import importlib
 import re
+from functools import partial
 from pathlib import Path
 
 from tidepool.data.dataset import DataError, LabelledData
 from tidepool.data.folders import load_folder
 from tidepool.data.registry import Request, register
 
+CONVERTED = "refs/convert/parquet"
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -32,6 +34,8 @@ def hub(request: Request, *, image_size: int | None = None) -> LabelledData:
 def download(hub_id: str) -> Path:
     """Fetch the Parquet files of data set `owner/name` into the hub's own cache and return their folder.
 
+    Where it has none, those of the hub's conversion are fetched.
+
     Raises:
         DataError: huggingface_hub is not installed, or the download fails (no network, no such id, no access).
     """
@@ -42,8 +46,12 @@ def download(hub_id: str) -> Path:
             f"hub id {hub_id}: needs huggingface_hub (pip install huggingface_hub), or --data_dir with a folder that "
             "holds its Parquet files"
         ) from error
+    download_files = partial(hub_library.snapshot_download, hub_id, repo_type="dataset", allow_patterns="*.parquet")
     try:
-        return Path(hub_library.snapshot_download(hub_id, repo_type="dataset", allow_patterns="*.parquet"))
+        folder = Path(download_files())
+        if not any(folder.rglob("*.parquet")):  # in another format, of which the hub keeps a conversion to Parquet
+            folder = Path(download_files(revision=CONVERTED))
+        return folder
     except Exception as error:  # the hub's own errors, those of its HTTP client (which changed once) and OSError
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(

@@ -5,7 +5,8 @@ import numpy as np
 from tidepool.data.audio import AudioSplit, assemble_audio
 from tidepool.data.dataset import DataError, LabelledData
 from tidepool.data.folders import PARQUET_LAYOUT, existing_folder, no_data_set
-from tidepool.data.parquet_folder import ParquetFolder, find_parquet_folder, read_parquet_folder
+from tidepool.data.parquet_folder import ParquetFolder, read_parquet_folder
+from tidepool.data.parquet_shards import find_parquet_folder
 from tidepool.data.registry import Request, register
 
 SPEAKER_COLUMN = "speaker"

@@ -58,12 +58,6 @@ def test_several_shards_are_joined_in_order(tmp_path: Path) -> None:
     assert torch.equal(joined.inputs, torch.from_numpy(np.stack([image(row).transpose(2, 0, 1) for row in range(6)])))
 
 
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
-    write_parquet_folder(tmp_path)
-    _train(tmp_path).rename(tmp_path / "train-00001-of-00002.parquet")
-    assert "expected train-00000-of-00002.parquet; that shard is missing" in _refusal(tmp_path)
-
-
 def test_without_metadata_columns_and_classes_are_inferred(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_shard(tmp_path / f"{split}.parquet", [PNG, PNG], [0, 4], image="photo", label="kind")
@@ -128,6 +122,40 @@ def test_a_later_shard_with_other_columns_is_named(tmp_path: Path) -> None:
     _train(tmp_path).rename(tmp_path / "train-00000-of-00002.parquet")
     write_shard(tmp_path / "train-00001-of-00002.parquet", [PNG], [0], image="photo")
     assert _refusal(tmp_path).startswith(f"{tmp_path}/train-00001-of-00002.parquet: expected columns image")
+
+
+def test_a_later_shard_with_other_class_names_is_named(tmp_path: Path) -> None:
+    write_parquet_folder(tmp_path)
+    _train(tmp_path).rename(tmp_path / "train-00000-of-00002.parquet")
+    later = tmp_path / "train-00001-of-00002.parquet"
+    for names in (features(("dog", "cat", "eel")), None):
+        write_shard(later, [PNG], [0], metadata=names)
+        assert _refusal(tmp_path) == (
+            f"{later}: names other classes than the first shard; expected the same names in one order"
+        )
+
+
+@pytest.mark.parametrize("twice", ["image", "label"])
+@pytest.mark.parametrize("shard", ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"])
+def test_two_columns_of_one_name(tmp_path: Path, twice: str, shard: str) -> None:
+    write_parquet_folder(tmp_path)
+    _train(tmp_path).rename(tmp_path / "train-00000-of-00002.parquet")
+    write_shard(tmp_path / "train-00001-of-00002.parquet", [PNG], [0], metadata=features())
+    table = pq.read_table(tmp_path / shard)
+    pq.write_table(table.append_column(twice, table[twice]), tmp_path / shard)
+    assert _refusal(tmp_path).startswith(f"{tmp_path / shard}: several columns are called {twice}; expected one; found")
+
+
+def test_columns_that_are_not_read_may_be_there_twice_or_have_names_with_dots(tmp_path: Path) -> None:
+    path = _train(write_parquet_folder(tmp_path))
+    table = pq.read_table(path)
+    more = pa.array(["no label"] * len(table))
+    for position, name in ((0, "label.text"), (0, "image.text"), (2, "note"), (3, "note")):
+        table = table.add_column(position, name, more)
+    pq.write_table(table, path)
+    loaded = load_data(str(tmp_path)).train
+    assert loaded.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert torch.equal(loaded.inputs[4], torch.from_numpy(image(4).transpose(2, 0, 1).copy()))
 
 
 def test_broken_metadata(tmp_path: Path) -> None:

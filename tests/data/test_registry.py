@@ -105,6 +105,22 @@ def test_a_hub_id_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert calls[0][0] == "someone/pets"
 
 
+def test_what_is_not_in_parquet_on_the_hub_comes_from_its_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parquet_folder(tmp_path / "converted" / "default")
+    revisions: list[str | None] = []
+
+    def snapshot_download(_: str, *, revision: str | None = None, **others: str) -> str:
+        revisions.append(revision)
+        return str(tmp_path / ("converted" if revision else "original"))
+
+    _hub(monkeypatch, tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert len(load_data("someone/pets").train) == 6
+    assert revisions == [None, "refs/convert/parquet"]
+
+
 def test_a_hub_id_with_data_dir_needs_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = _hub(monkeypatch, RuntimeError("not to be called"))
     assert load_data("someone/pets", data_dir=write_parquet_folder(tmp_path)).name == "someone/pets"
