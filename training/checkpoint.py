@@ -26,13 +26,22 @@ class Progress:
     """ISO 8601 with UTC offset."""
     step: int = 0
     """Optimizer steps done."""
+    train_samples: int = 0
+    """How many there are to train on."""
     evaluated_step: int = 0
-    """The step of the latest evaluation."""
+    """The step of the latest evaluation on the validation split."""
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    """What the latest evaluation gave."""
+    best_step: int = 0
+    best_loss: float | None = None
+    best_accuracy: float = -1.0
+    """Of the evaluation with the highest validation accuracy, the earliest of equals; -1 before the first."""
+    evaluations_since_best: int = 0
     test_loss: float | None = None
     test_accuracy: float | None = None
     test_factor_accuracy: dict[str, float] = field(default_factory=dict)
-    """Of each part of labels made of several."""
-    best_accuracy: float = -1.0
+    """Of each part of labels made of several. The test split is read once, when the run is trained."""
     elapsed_s: float = 0.0
     """Seconds worked on the run up to this checkpoint, evaluation included."""
     train_seconds: float = 0.0

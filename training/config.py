@@ -39,7 +39,8 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Config:
-    """One training run. Accuracies are fractions; an epoch is one pass over the whole batches of the training split."""
+    """One training run. Accuracies are fractions; an epoch is one pass over the whole batches of the training split, of
+    which one sample in ten is held out for validation unless the data set has a validation split of its own."""
 
     data: str = "digits"
     """digits, cifar10, spoken_digits (audio), moving_digits (video), a folder (Hugging Face layout with images or
@@ -83,11 +84,14 @@ class Config:
     mirrored where they have colour; audio is shifted in time; videos are shifted, all frames alike, never
     mirrored."""
     seed: int = 0
-    """Decides weights, order of the data and augmentation, on every backend alike; never the test split."""
+    """Decides weights, order of the data and augmentation, on every backend alike; never which samples validate or
+    test."""
     deterministic: bool = False
     """Refuse algorithms that may give another result on the next run (slower on a GPU)."""
     eval_every: int = 1
-    """Epochs between evaluations on the test split; there is always one at the end."""
+    """Epochs between evaluations on the validation split; there is always one at the end."""
+    patience: int | None = None
+    """Stop early after so many evaluations in which the validation accuracy did not rise."""
     log_every: int = 10
     """Steps between rows of metrics.jsonl after the first hundred, which are all recorded."""
     checkpoint_every: int = 1
@@ -131,7 +135,7 @@ class Config:
         self._check_options()
         for name in (
             "epochs", "max_steps", "batch_size", "eval_every", "log_every", "checkpoint_every",
-            "checkpoint_every_steps", "keep_checkpoints",
+            "checkpoint_every_steps", "keep_checkpoints", "patience",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -1,12 +1,17 @@
 """What a person sees of a run: a progress bar or a line an epoch on stderr, and the summary at the end."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
 
+from tidepool.training.observer import Observer
 
-class Display:
+_SPLITS = {"val": "validation", "test": "test"}
+
+
+class Display(Observer):
     """A bar with loss, accuracy and samples a second when `bar` is asked for and stderr is a terminal; otherwise one
     line at each evaluation.
     """
@@ -19,26 +24,31 @@ class Display:
         if bar and sys.stderr.isatty():
             self._bar = tqdm(total=total_steps, initial=done, unit="step", dynamic_ncols=True, file=sys.stderr)
 
-    def steps(self, step: int, loss: float, accuracy: float, samples_per_second: float | None) -> None:
-        """`step` steps are done; the latest had this mean loss and accuracy."""
-        self._train = (loss, accuracy, samples_per_second)
-        if self._bar is not None:
-            self._bar.set_postfix_str(self._figures(), refresh=False)
-            self._bar.update(step - self._step)
-        self._step = step
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Show the latest steps' figures, or an evaluation's."""
+        if "train/loss" in row:
+            self._train = row["train/loss"], row["train/accuracy"], row.get("speed/samples_per_second")
+            if self._bar is not None:
+                self._bar.set_postfix_str(self._figures(), refresh=False)
+                self._bar.update(row["step"] - self._step)
+            self._step = row["step"]
+        for split, name in _SPLITS.items():
+            if f"{split}/loss" in row:
+                self._evaluation(
+                    row["epoch"], f"{name} loss {row[f'{split}/loss']:.4f} accuracy {row[f'{split}/accuracy']:.4f}"
+                )
 
-    def evaluation(self, epoch: float, loss: float, accuracy: float) -> None:
-        """The test split gave these."""
+    def _evaluation(self, epoch: float, figures: str) -> None:
         line = f"epoch {epoch:.4g}: step {self._step}/{self._total}"
         if self._train is not None:
             line += f"  {self._figures()}"
-        line += f"  test loss {loss:.4f} accuracy {accuracy:.4f}"
+        line += f"  {figures}"
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def close(self) -> None:
+    def closing(self) -> None:
         """Leave the terminal tidy."""
         if self._bar is not None:
             self._bar.close()
@@ -52,9 +62,9 @@ class Display:
 def summary_text(run_dir: str, summary: dict[str, Any]) -> str:
     """A run's summary as one screen of text."""
 
-    def number(name: str, pattern: str) -> str:
+    def number(name: str, pattern: str, missing: str = "not measured") -> str:
         value = summary.get(name)
-        return pattern.format(float(value)) if value is not None else "not measured"
+        return pattern.format(float(value)) if value is not None else missing
 
     mode = summary["kernel_mode"]
     untimed = "" if mode == "compiled" else f" ({mode}: not a speed measurement)"
@@ -63,6 +73,7 @@ def summary_text(run_dir: str, summary: dict[str, Any]) -> str:
         ("trained", f"{summary['model']} on {summary['data']}, {summary['parameters']:,} parameters"),
         ("backend", f"{summary['backend']}: convolutions by {summary['conv_library']}, {summary['dtype']}"),
         ("steps", f"{summary['steps']} ({summary['epochs']:.4g} epochs), seed {summary['seed']}"),
+        ("validation", number("val_accuracy", "{:.4f}") + number("best_epoch", " at epoch {:.4g}", missing="")),
         ("test accuracy", number("test_accuracy", "{:.4f}")),
         ("test loss", number("test_loss", "{:.4f}")),
         ("training took", number("train_seconds", "{:.2f} s")),

@@ -11,7 +11,12 @@ from einops import rearrange, reduce, repeat
 from PIL import Image
 from torch import Tensor, nn
 
+from tidepool.data.augmentation import normalise
 from tidepool.records import replacing, write_atomically
+from tidepool.training.checkpoint import Progress
+from tidepool.training.evaluation import Evaluation
+from tidepool.training.job import Job
+from tidepool.training.observer import Observer
 
 TILE_PIXELS = 48  # filters and maps are small: each is enlarged to about this many pixels a side
 MOST_TILES = 64
@@ -109,3 +114,35 @@ def write_grid(path: Path, tiles: Tensor) -> None:
     image = Image.fromarray(grid.numpy() if grid.shape[2] == 3 else grid[..., 0].numpy())
     with replacing(path) as temporary:
         image.save(temporary, format="PNG")
+
+
+class Media(Observer):
+    """Confusion table, first-layer filters and feature maps of a run that is trained, in media/ and to the others."""
+
+    def __init__(self, others: Observer) -> None:
+        self._others = others
+        self._job: Job | None = None
+
+    def began(self, job: Job, progress: Progress) -> None:
+        """Remember the job."""
+        self._job = job
+
+    def tested(self, result: Evaluation, step: int) -> None:
+        """Write and tell them."""
+        assert self._job is not None
+        data, model, folder = self._job.data, self._job.trainee.model, self._job.run_dir / "media"
+        rows = confusion_rows(result.confusion, data.class_names)
+        write_confusion(folder / "confusion.csv", rows)
+        self._others.table("confusion", ("true", "predicted", "count"), rows, step)
+        layer = first_convolution(model)
+        if layer is None:
+            return
+        sample = normalise(data.test.inputs[:1], data.mean, data.std, torch.float32)[0]
+        tiles = {
+            "filters": filter_tiles(layer.weight),  # type: ignore[arg-type]
+            "feature_maps": feature_tiles(model, layer, sample),
+        }
+        for name, images in tiles.items():
+            if images is not None:
+                write_grid(folder / f"{name}.png", images)
+                self._others.image(name, folder / f"{name}.png", step)

@@ -15,45 +15,18 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
 from tidepool.training.config import Config, ConfigError
+from tidepool.training.observer import Observer
 
 DEFAULT_PROJECT = "tidepool"
 LOG_LIMIT_S, FINISH_LIMIT_S = 30.0, 300.0
 """Seconds after which W&B is given up: a call for a row, and the last one, which may have to upload."""
 _AS_OFFLINE, _AS_OFF = ("offline", "dryrun"), ("disabled",)
 """Values of WANDB_MODE, older names among them."""
-
-
-class Tracker(Protocol):
-    """Where rows, tables, images and the summary go besides the run folder."""
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """One row of metrics with its `step`."""
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-        """A table under `name`."""
-
-    def image(self, name: str, path: Path, step: int) -> None:
-        """The image in a file, under `name`."""
-
-    def finish(self, summary: Mapping[str, Any], exit_code: int) -> None:
-        """Final figures; nothing may follow."""
-
-
-class NoTracker:
-    """`--track off`: W&B is not even imported."""
-
-    def log(self, row: Mapping[str, Any]) -> None: ...
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None: ...
-
-    def image(self, name: str, path: Path, step: int) -> None: ...
-
-    def finish(self, summary: Mapping[str, Any], exit_code: int) -> None: ...
 
 
 def tracking_mode(config: Config) -> str:
@@ -164,16 +137,16 @@ def _kill_services() -> None:
             continue
 
 
-def start_tracker(config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> Tracker:
+def start_tracker(config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> Observer:
     """The tracker for `mode`. When W&B does not start, one warning is given and the run continues without it."""
     if mode == "off":
-        return NoTracker()
+        return Observer()
     tracker = WandbTracker()
     tracker.start(config, mode, run_dir, run_id, extra_config)
     return tracker
 
 
-class WandbTracker:
+class WandbTracker(Observer):
     """A W&B run. The first call that fails, or does not end within its limit, is reported once and ends tracking."""
 
     def __init__(self) -> None:
@@ -229,7 +202,7 @@ class WandbTracker:
 
         self._guarded(online_or_offline)
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def row(self, row: Mapping[str, Any]) -> None:
         """One row of metrics with its `step`."""
         if self._run is not None:
             self._within(LOG_LIMIT_S, lambda: self._run.log(dict(row)))
@@ -249,7 +222,7 @@ class WandbTracker:
         if self._run is not None:
             self._within(LOG_LIMIT_S, lambda: self._run.log({"step": step, name: self._wandb.Image(str(path))}))
 
-    def finish(self, summary: Mapping[str, Any], exit_code: int) -> None:
+    def ended(self, summary: Mapping[str, Any], exit_code: int) -> None:
         """Write the summary and close the W&B run."""
         if self._run is not None:
             self._within(LOG_LIMIT_S, lambda: self._run.summary.update(dict(summary)))

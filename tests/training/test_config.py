@@ -45,6 +45,7 @@ from tidepool.training.config import FREE_ON_RESUME, Config, ConfigError, parse_
         ("seed", 2**63, "2**63 - 1"),
         ("deterministic", "True", "bool"),
         ("eval_every", 0, "at least 1"),
+        ("patience", 0, "at least 1"),
         ("log_every", 0, "at least 1"),
         ("checkpoint_every", 0, "at least 1"),
         ("checkpoint_every_steps", 0, "at least 1"),

@@ -5,6 +5,8 @@ import sys
 
 from tidepool.training.display import Display, summary_text
 
+TRAINED = {"epoch": 1.0, "train/loss": 0.25, "train/accuracy": 0.875, "speed/samples_per_second": 1234.4}
+
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
@@ -13,22 +15,22 @@ class Terminal(io.StringIO):
 
 def test_without_a_terminal_there_is_one_line_an_evaluation(capsys):
     display = Display(bar=True, total_steps=10, done=0)
-    display.steps(4, 0.5, 0.75, None)
-    display.steps(5, 0.25, 0.875, 1234.4)
-    display.evaluation(1.0, 0.5, 0.9)
-    display.close()
+    display.row({"step": 4, "epoch": 0.8, "train/loss": 0.5, "train/accuracy": 0.75})
+    display.row(TRAINED | {"step": 5})
+    display.row({"step": 5, "epoch": 1.0, "val/loss": 0.5, "val/accuracy": 0.9})
+    display.closing()
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "epoch 1: step 5/10  loss 0.2500 accuracy 0.8750 1,234 samples/s  test loss 0.5000 accuracy 0.9000\n"
+        "epoch 1: step 5/10  loss 0.2500 accuracy 0.8750 1,234 samples/s  validation loss 0.5000 accuracy 0.9000\n"
     )
 
 
 def test_on_a_terminal_there_is_a_bar_with_loss_accuracy_and_speed(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     display = Display(bar=True, total_steps=10, done=2)
-    display.steps(10, 0.25, 0.875, 1234.4)
-    display.close()
+    display.row(TRAINED | {"step": 10})
+    display.closing()
     assert "10/10" in terminal.getvalue()
     assert "loss 0.2500 accuracy 0.8750 1,234 samples/s" in terminal.getvalue()
 
@@ -36,8 +38,8 @@ def test_on_a_terminal_there_is_a_bar_with_loss_accuracy_and_speed(monkeypatch):
 def test_on_a_terminal_no_bar_is_drawn_unless_asked_for(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     display = Display(bar=False, total_steps=10, done=0)
-    display.steps(10, 0.25, 0.875, 1234.4)
-    display.close()
+    display.row(TRAINED | {"step": 10})
+    display.closing()
     assert terminal.getvalue() == ""
 
 

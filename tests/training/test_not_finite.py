@@ -118,7 +118,7 @@ def test_an_evaluation_that_is_not_finite_is_no_end_of_a_finished_run(small, qui
     monkeypatch.setattr(loop, "evaluate", overflowing)
     outcome = quietly(small())
     assert (outcome.exit_code, outcome.summary["status"]) == (3, "diverged")
-    assert outcome.summary["exit_reason"] == "the loss on the test split was nan at step 4"
+    assert outcome.summary["exit_reason"] == "the loss on the validation split was nan at step 4"
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 

@@ -22,12 +22,12 @@ from tidepool.training.config import ConfigError
 from tidepool.training.run import train
 from tidepool.training.run_folder import LAST_CHECKPOINT, RunFolderError
 
-TIMES = {"time_s"}
+TIMES = {"time_s", "speed/step_ms", "speed/samples_per_second"}
 SUMMARY_FIELDS = {
     "schema_version", "status", "exit_reason", "run_id", "group", "started_at", "data", "model", "backend",
     "conv_library", "kernel_mode", "dtype", "seed", "parameters", "epochs", "steps", "test_accuracy",
     "test_factor_accuracy", "test_loss", "train_seconds", "step_ms_p50", "samples_per_second", "peak_memory_bytes",
-    "checkpoint",
+    "checkpoint", "val_accuracy", "val_loss", "best_epoch",
 }  # fmt: skip
 
 
@@ -70,10 +70,13 @@ def test_a_finished_run_leaves_complete_records(small, quietly, tmp_path):
     assert summary == {"schema_version": 1, **outcome.summary}
     assert set(summary) == SUMMARY_FIELDS
     assert (summary["status"], summary["exit_reason"], summary["group"], summary["seed"]) == ("finished", None, "g", 3)
-    assert (summary["steps"], summary["epochs"], summary["checkpoint"]) == (8, 2.0, "checkpoints/last.pt")
+    assert (summary["steps"], summary["epochs"], summary["checkpoint"]) == (8, 2.0, "checkpoints/best.pt")
     rows = read_rows(folder / "metrics.jsonl")
     assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 9))
-    assert [(row["step"], row["epoch"]) for row in rows if "test/loss" in row] == [(4, 1.0), (8, 2.0)]
+    evaluations = {row["epoch"]: row["val/accuracy"] for row in rows if "val/loss" in row}
+    assert list(evaluations) == [1.0, 2.0]
+    assert summary["val_accuracy"] == max(evaluations.values()) == evaluations[summary["best_epoch"]]
+    assert [row["step"] for row in rows if "test/loss" in row] == [8]
     assert rows[-1]["test/accuracy"] == summary["test_accuracy"]
     assert all(row["schema_version"] == 1 for row in rows)
     files = {"last.pt", "best.pt", "step-00000004.pt", "step-00000008.pt"}
@@ -275,7 +278,7 @@ def test_max_steps_ends_the_run_and_its_schedule(small, quietly, tmp_path):
     assert (summary["status"], summary["steps"], summary["epochs"]) == ("finished", 6, 1.5)
     rows = metrics(tmp_path / "run")
     assert rows[-1]["step"] == 6
-    assert rows[-2]["train/lr"] == pytest.approx(0.03 / 25 / 1e4)
+    assert rows[-3]["train/lr"] == pytest.approx(0.03 / 25 / 1e4)
 
 
 def test_evaluations_and_checkpoints_come_as_often_as_asked_and_at_the_end(small, quietly, tmp_path, monkeypatch):
@@ -287,7 +290,7 @@ def test_evaluations_and_checkpoints_come_as_often_as_asked_and_at_the_end(small
         lambda *given, names: (saved.append((names, given[2].step)), save_checkpoint(*given, names=names)),
     )
     quietly(small(epochs=5, eval_every=2, checkpoint_every=3))
-    assert [row["step"] for row in metrics(tmp_path / "run") if "test/loss" in row] == [8, 16, 20]
+    assert [row["step"] for row in metrics(tmp_path / "run") if "val/loss" in row] == [8, 16, 20]
     assert [step for names, step in saved if "last.pt" in names] == [12, 20]
 
 
@@ -328,7 +331,7 @@ def test_the_opening_line_says_what_is_about_to_happen(small):
     lines: list[str] = []
     train(small(max_steps=3), announce=lines.append)
     (line,) = lines
-    assert "training mlp on digits (1437 train, 360 test) for 3 steps of 320" in line
+    assert "training mlp on digits (1294 train, 143 validation, 360 test) for 3 steps of 320" in line
     assert "W&B off" in line
 
 
@@ -353,7 +356,7 @@ def test_audio_trains_networks_on_spectrograms_and_on_waveforms(small, quietly, 
     folder = write_audio_folder(tmp_path / "tones")
     for model, options in (("vggish", "width=1"), ("conv1d_audio", None), ("mlp", "hidden=(4,)")):
         run_dir = tmp_path / model
-        fields = {"data": "spoken_digits", "data_dir": folder, "batch_size": 6, "max_steps": 3, "augment": True}
+        fields = {"data": "spoken_digits", "data_dir": folder, "batch_size": 5, "max_steps": 3, "augment": True}
         outcome = quietly(small(model=model, model_options=options, run_dir=run_dir, **fields))
         assert (outcome.summary["status"], outcome.summary["steps"]) == ("finished", 3)
         assert outcome.summary["test_factor_accuracy"] == {}

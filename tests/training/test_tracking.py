@@ -17,7 +17,8 @@ from tests.training.test_run import stop_after
 from tidepool.records import read_rows
 from tidepool.training import tracking
 from tidepool.training.config import Config, ConfigError
-from tidepool.training.tracking import NoTracker, check_available, start_tracker, tracking_mode
+from tidepool.training.observer import Observer
+from tidepool.training.tracking import check_available, start_tracker, tracking_mode
 
 
 class StandInRun:
@@ -79,10 +80,10 @@ def test_a_run_is_mirrored_against_our_own_step(stand_in, tmp_path):
     wandb = stand_in()
     config = Config(group="g", lr=0.25, run_dir=tmp_path / "run")
     tracker = start_tracker(config, "offline", tmp_path / "run", "id7", {"environment": {"gpu": None}})
-    tracker.log({"step": 1, "train/loss": 0.5})
+    tracker.row({"step": 1, "train/loss": 0.5})
     tracker.table("confusion", ("true", "count"), [("a", 1)], 8)
     tracker.image("filters", Path("f.png"), 8)
-    tracker.finish({"test_accuracy": 0.75}, 3)
+    tracker.ended({"test_accuracy": 0.75}, 3)
     started = wandb.started
     assert (started["project"], started["group"], started["name"], started["id"]) == ("tidepool", "g", "run", "id7")
     assert (started["mode"], started["dir"]) == ("offline", str(tmp_path / "run"))
@@ -178,7 +179,7 @@ def test_off_imports_nothing(monkeypatch, tmp_path):
 
     monkeypatch.setattr(tracking.importlib, "import_module", refuse)
     check_available("off")
-    assert isinstance(start_tracker(Config(), "off", tmp_path, "id", {}), NoTracker)
+    assert type(start_tracker(Config(), "off", tmp_path, "id", {})) is Observer
 
 
 def test_files_go_where_wandb_dir_says(stand_in, monkeypatch, tmp_path):
@@ -211,7 +212,7 @@ def test_online_without_a_server_is_offline_and_says_so_in_one_line(stand_in, mo
 
     monkeypatch.setattr(wandb, "init", offline_only)
     tracker = start_tracker(Config(), "online", tmp_path / "run", "id7", {})
-    tracker.log({"step": 1})
+    tracker.row({"step": 1})
     assert (wandb.started["mode"], wandb.started["id"]) == ("offline", "id7")
     assert ("log", {"step": 1}) in wandb.run.calls
     (line,) = capsys.readouterr().err.splitlines()
