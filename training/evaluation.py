@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tidepool.data import LabelledData, Split
-from tidepool.data.augmentation import normalise
 from tidepool.data.dataset import Factor
 from tidepool.training.config import Config
-from tidepool.training.precision import autocast
+from tidepool.training.distributed import ONE_PROCESS, Ranks
+from tidepool.training.precision import autocast, normalised
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,17 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, split: Split, data: LabelledData, config: Config, between_batches: Callable[[], None]
+    model: nn.Module,
+    split: Split,
+    data: LabelledData,
+    config: Config,
+    between_batches: Callable[[], None],
+    ranks: Ranks = ONE_PROCESS,
 ) -> Evaluation:
     """Run `model` in eval mode over `split`, in order, and leave it in the mode it was in.
 
-    `between_batches` is called after each batch and may raise to break off.
+    `between_batches` is called after each batch and may raise to break off. Of several processes each takes its share
+    of the batches, and all get the whole result.
     """
     device = split.inputs.device
     was_training = model.training
@@ -41,16 +48,17 @@ def evaluate(
     total_loss = torch.zeros((), dtype=torch.float64, device=device)
     model.eval()
     try:
-        for inputs, labels in zip(
-            split.inputs.split(2 * config.batch_size), split.labels.split(2 * config.batch_size), strict=True
-        ):
+        batches = zip(split.inputs.split(2 * config.batch_size), split.labels.split(2 * config.batch_size), strict=True)
+        for inputs, labels in islice(batches, ranks.rank, None, ranks.size):
             with autocast(config, device):
-                logits = model(normalise(inputs, data.mean, data.std, torch.float32))
+                logits = model(normalised(data, config, inputs))
             total_loss += F.cross_entropy(logits.float(), labels, reduction="sum")
             confusion += torch.bincount(labels * data.num_classes + logits.argmax(1), minlength=data.num_classes**2)
             between_batches()
     finally:
         model.train(was_training)
+    ranks.added(total_loss)
+    ranks.added(confusion)
     table = confusion.view(data.num_classes, data.num_classes).cpu()
     return Evaluation(
         loss=total_loss.item() / len(split),

@@ -9,6 +9,7 @@ import torch
 from tidepool.data import LabelledData, Split
 from tidepool.training.checkpoint import Trainee
 from tidepool.training.config import Config
+from tidepool.training.distributed import ONE_PROCESS, Ranks
 
 
 class Clock:
@@ -36,6 +37,7 @@ class Job:
     steps_per_epoch: int
     total_steps: int
 
+    ranks: Ranks = ONE_PROCESS
     clock: Clock = field(default_factory=Clock)
 
     def checkpoint_due(self, step: int) -> bool:

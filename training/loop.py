@@ -6,25 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils import get_total_norm
-from torch.optim import Optimizer
 
 from tidepool.data import Split
-from tidepool.data.augmentation import augment, normalise
-from tidepool.data.batches import AUGMENTATION_STREAM, epoch_batches, epoch_generator
-from tidepool.training.checkpoint import NotFiniteError, Progress, read_checkpoint, save_checkpoint
+from tidepool.data.batches import epoch_batches
+from tidepool.training.checkpoint import NotFiniteError, Progress, check_finite, read_checkpoint, save_checkpoint
 from tidepool.training.checkpoint_files import BEST, LAST
 from tidepool.training.evaluation import Evaluation, evaluate
 from tidepool.training.job import Job, validation_of
 from tidepool.training.measurement import synchronise
 from tidepool.training.observer import Observer
-from tidepool.training.precision import autocast
 from tidepool.training.run_folder import CHECKPOINTS
-from tidepool.training.steps import Diverged, StepLog, Taken
-from tidepool.training.stopping import StopRequest
+from tidepool.training.step import train_step
+from tidepool.training.steps import Diverged, StepLog
+from tidepool.training.stopping import Interrupted, StopRequest
 
 
 @dataclass(frozen=True)
@@ -72,8 +67,8 @@ def train_epoch(session: Session) -> None:
             log.step(taken, lr)
             if job.device.type == "cpu" and not taken.finite:
                 log.collect()  # raises; on a GPU the host would wait for every step to ask this
-            session.stop.raise_if_received()
-            if job.checkpoint_due(progress.step) and not job.epoch_ends(progress.step):
+            due = agreed(session)
+            if due and not job.epoch_ends(progress.step):
                 synchronise(job.device)
                 progress.train_seconds += time.perf_counter() - started
                 save(session)
@@ -83,37 +78,14 @@ def train_epoch(session: Session) -> None:
         progress.train_seconds += time.perf_counter() - started
 
 
-def train_step(job: Job, indices: Tensor, step: int) -> Taken:
-    """One optimizer step on the samples at `indices`, left out where the loss or the gradient is not finite.
-
-    On a GPU the host does not wait for that: the fused optimizers leave a step out on the device's word. Of fp16's
-    scaled gradients the scaler decides, which takes an overflow for a scale that was too large.
-    """
-    config, trainee = job.config, job.trainee
-    inputs, labels = augmented(job, job.data.train.inputs[indices], step), job.data.train.labels[indices]
-    with autocast(config, job.device):
-        logits = trainee.model(normalise(inputs, job.data.mean, job.data.std, torch.float32))
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
-    trainee.optimizer.zero_grad(set_to_none=True)
-    trainee.scaler.scale(loss).backward()
-    norm = gradient_norm(trainee.optimizer)
-    finite = loss.detach().isfinite() & (norm.isfinite() | trainee.scaler.is_enabled())
-    taken = Taken(loss.detach(), (logits.detach().argmax(1) == labels).sum(), norm, finite, indices)
-    if job.device.type == "cpu" and not finite:
-        return taken
-    if job.device.type != "cpu" and not trainee.scaler.is_enabled():
-        vars(trainee.optimizer)["found_inf"] = (~finite).float()  # what GradScaler sets
-    trainee.scaler.step(trainee.optimizer)
-    trainee.scaler.update()
-    if step + 1 < job.total_steps:
-        trainee.schedule.step()
-    return taken
-
-
-def gradient_norm(optimizer: Optimizer) -> Tensor:
-    """The Euclidean norm of all gradients together, on their device."""
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return get_total_norm(gradients)
+def agreed(session: Session) -> bool:
+    """Whether a checkpoint is due, by steps or minutes. Raises Interrupted where a signal came; both in any process."""
+    job = session.job
+    due = job.checkpoint_due(session.progress.step)
+    number, is_due = job.ranks.highest(session.stop.received or 0, int(due))
+    if number:
+        raise Interrupted(number)
+    return bool(is_due)
 
 
 def batches_left_in_epoch(job: Job, step: int) -> Iterator[Tensor]:
@@ -128,15 +100,6 @@ def batches_left_in_epoch(job: Job, step: int) -> Iterator[Tensor]:
         device=job.device,
     )
     return islice(batches, done, min(job.steps_per_epoch, done + job.total_steps - step))
-
-
-def augmented(job: Job, inputs: Tensor, step: int) -> Tensor:
-    """(N, C, *spatial) -> the same, changed as the data allow when `augment` is on; random by seed and step alone."""
-    if not job.config.augment:
-        return inputs
-    # A stream for each step, not for each epoch: a run resumed in mid-epoch draws what it would have drawn.
-    generator = epoch_generator(seed=job.config.seed, epoch=step, stream=AUGMENTATION_STREAM)
-    return augment(inputs, job.data.augmentation, generator)
 
 
 def close_epoch(session: Session) -> None:
@@ -177,11 +140,11 @@ def stops_early(session: Session) -> bool:
 def test(session: Session) -> None:
     """Read the test split by the weights that validation chose, those of best.pt."""
     job, progress = session.job, session.progress
-    content = read_checkpoint(job.run_dir / CHECKPOINTS / BEST)
+    content = job.ranks.first_says(lambda: read_checkpoint(job.run_dir / CHECKPOINTS / BEST))
     chosen = content["progress"]
     progress.best_step = chosen["step"]
     progress.best_loss, progress.best_accuracy = chosen["val_loss"], chosen["val_accuracy"]
-    with weights(job.trainee.model, content["model"]):
+    with weights(job.trainee.evaluated, content["model"]):
         result = evaluate_on(session, job.data.test)
         progress.test_loss, progress.test_accuracy = result.loss, result.accuracy
         progress.test_factor_accuracy = result.factor_accuracy
@@ -201,9 +164,10 @@ def weights(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def evaluate_on(session: Session, split: Split) -> Evaluation:
-    """A split's figures; a signal breaks it off."""
+    """A split's figures; a signal breaks it off, unless other processes wait for this one's share."""
     job = session.job
-    return evaluate(job.trainee.model, split, job.data, job.config, session.stop.raise_if_received)
+    between = session.stop.raise_if_received if job.ranks.size == 1 else lambda: None
+    return evaluate(job.trainee.evaluated, split, job.data, job.config, between, job.ranks)
 
 
 def save(session: Session, names: Sequence[str] = (LAST,)) -> None:
@@ -212,7 +176,11 @@ def save(session: Session, names: Sequence[str] = (LAST,)) -> None:
     log.collect()
     progress.elapsed_s = log.elapsed_s()
     folder = job.run_dir / CHECKPOINTS
+    job.clock.begin()
     try:
+        if not job.ranks.writes:
+            check_finite(job.trainee)
+            return
         save_checkpoint(folder, job.trainee, progress, job.config, log.as_record(), names=names)
     except NotFiniteError as error:
         raise Diverged(str(error), progress.step) from None

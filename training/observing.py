@@ -12,8 +12,11 @@ from tidepool.training.tracking import start_tracker
 
 
 def observers_of(job: Job, progress: Progress, mode: str, environment: dict[str, Any]) -> Observers:
-    """The observers that the job's settings ask for; `mode` is what `tracking_mode` says."""
+    """The observers that the job's settings ask for, none in processes that do not write; `mode` is what
+    `tracking_mode` says."""
     observers = Observers()
+    if not job.ranks.writes:
+        return observers
     observers.all += [
         Recorder(job.run_dir / "metrics.jsonl"),
         Display(bar=job.config.progress, total_steps=job.total_steps, done=progress.step),

@@ -4,26 +4,32 @@ import copy
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tidepool import kernels
 from tidepool.data import LabelledData, load_data, with_validation
 from tidepool.data.augmentation import normalise
 from tidepool.data.batches import num_batches
-from tidepool.models import build_model, input_kind
+from tidepool.models import build_model, input_kind, synchronise_norms
 from tidepool.records import keep_rows, write_json
+from tidepool.training.average import WeightAverage
 from tidepool.training.checkpoint import Progress, Trainee, restore, save_checkpoint
 from tidepool.training.checkpoint_files import BEST, LAST, store
 from tidepool.training.config import Config, ConfigError
+from tidepool.training.cuda_graph import capture
+from tidepool.training.distributed import ONE_PROCESS, Ranks, launched_by_torchrun
 from tidepool.training.environment import environment_record
+from tidepool.training.fine_tuning import start_from
 from tidepool.training.job import Job
 from tidepool.training.optimization import make_optimizer, make_schedule
-from tidepool.training.precision import choose_device, make_scaler
+from tidepool.training.precision import MEMORY_FORMATS, choose_device, make_scaler
 from tidepool.training.run_folder import CHECKPOINTS, RunFolderError, run_id_given
 from tidepool.training.start import Start
 
@@ -31,6 +37,17 @@ from tidepool.training.start import Start
 def check_machine(config: Config) -> torch.device:
     """The device to train on, after checking that the backend runs here. Raises ConfigError."""
     device = choose_device(config)
+    if config.cuda_graph and device.type != "cuda":
+        raise ConfigError("cuda_graph=True needs a CUDA GPU, and there is none here; expected False")
+    if config.cuda_graph and config.backend == "compile":
+        raise ConfigError("cuda_graph=True with backend='compile': expected another backend, or cuda_graph=False")
+    if config.cuda_graph and launched_by_torchrun():
+        raise ConfigError("cuda_graph=True under torchrun: expected one process, or cuda_graph=False")
+    if config.cuda_graph and config.batch_size % config.accumulate:
+        raise ConfigError(
+            f"cuda_graph=True with batch_size={config.batch_size} in {config.accumulate} parts: expected parts of one "
+            "size"
+        )
     if config.backend == "triton" and kernels.kernel_mode("triton", device) == "compiled" and device.type == "cpu":
         raise ConfigError(
             f"backend='triton' with device='cpu' needs Triton's interpreter, and TRITON_INTERPRET="
@@ -39,8 +56,19 @@ def check_machine(config: Config) -> torch.device:
     return device
 
 
-def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
+def prepare(
+    config: Config,
+    device: torch.device,
+    run_dir: Path,
+    *,
+    ranks: Ranks = ONE_PROCESS,
+    say: Callable[[str], None] = lambda line: None,
+    resumes: bool = False,
+) -> Job:
     """Load the data and build what trains on it; weights depend on the seed alone, not on device or backend.
+
+    `say` gets a line on the weights that the network starts from; a run that `resumes` will take those of its
+    checkpoint.
 
     Raises:
         DataError, ConfigError: the data cannot be used, or not by this network, or an option is out of range.
@@ -54,26 +82,62 @@ def prepare(config: Config, device: torch.device, run_dir: Path) -> Job:
             **config.data_options(),
         )
     )
-    torch.manual_seed(config.seed)
-    try:
-        model = build_model(
-            config.model,
-            num_classes=data.num_classes,
-            in_channels=data.in_channels,
-            image_size=data.input_size,
-            backend=config.backend,
-            **config.network_options(),
+    samples = min(config.batch_size, len(data.train))
+    if samples < config.accumulate * ranks.size:
+        raise ConfigError(
+            f"batch_size={config.batch_size}: {samples} samples a step; expected at least accumulate x processes = "
+            f"{config.accumulate * ranks.size}"
         )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    model = build_network(config, data)
+    if config.init_from is not None and not resumes:
+        say(start_from(model, config.init_from, config))
+    if ranks.size > 1:
+        synchronise_norms(model)
     model.to(device)
-    if min(config.batch_size, len(data.train)) == 1:
+    if config.channels_last:
+        _channels_last(model, data, config)
+    if samples == 1:
         _check_single_samples(model, data, config)
     steps_per_epoch = num_batches(len(data.train), config.batch_size, drop_last=True)
     total_steps = min(config.epochs * steps_per_epoch, config.max_steps or config.epochs * steps_per_epoch)
     optimizer = make_optimizer(model, config)
-    trainee = Trainee(model, optimizer, make_schedule(optimizer, config, total_steps), make_scaler(config, device))
-    return Job(config, data, device, trainee, run_dir, steps_per_epoch, total_steps)
+    schedule = make_schedule(optimizer, config, total_steps)
+    average = WeightAverage(model, config.ema_decay) if config.ema else None
+    if config.backend == "compile":
+        model.compile()
+    if config.cuda_graph:
+        capture(model, data, config, -(-samples // config.accumulate))
+    wrapped = None
+    if ranks.size > 1:
+        wrapped = DistributedDataParallel(model)
+    trainee = Trainee(model, optimizer, schedule, make_scaler(config, device), average, wrapped)
+    return Job(config, data, device, trainee, run_dir, steps_per_epoch, total_steps, ranks)
+
+
+def build_network(config: Config, data: LabelledData) -> nn.Module:
+    """The network on the CPU, its weights drawn by the seed. Raises ConfigError for options it does not have."""
+    torch.manual_seed(config.seed)
+    try:
+        return build_model(
+            config.model,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            image_size=data.input_size,
+            backend="cudnn" if config.backend == "compile" else config.backend,
+            **config.network_options(),
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _channels_last(model: nn.Module, data: LabelledData, config: Config) -> None:
+    """Put filters in channels_last. Raises ConfigError for waveforms."""
+    memory_format = MEMORY_FORMATS.get(data.train.inputs.dim())
+    if memory_format is None:
+        raise ConfigError(f"channels_last=True: {config.model} takes waveforms; expected a network on images or videos")
+    for parameter in model.parameters():
+        if parameter.dim() == data.train.inputs.dim():
+            parameter.data = parameter.data.contiguous(memory_format=memory_format)
 
 
 def _check_single_samples(model: nn.Module, data: LabelledData, config: Config) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from tidepool.records import write_json
 from tidepool.training.checkpoint import Progress
 from tidepool.training.config import Config
+from tidepool.training.distributed import Ranks, joined_ranks
 from tidepool.training.job import Job
 from tidepool.training.loop import Session, fit, save, stops_early
 from tidepool.training.measurement import StepTimes
@@ -45,28 +46,43 @@ def train(config: Config, announce: Callable[[str], None]) -> Outcome:
         Exception: whatever ended the training; summary.json then says status "failed" and why.
     """
     config.validate()
-    with simulating(config):
-        return _train(config, announce)
+    with simulating(config), joined_ranks(config.device) as ranks, contextlib.ExitStack() as held:
+        return _train(config, announce if ranks.writes else _say_nothing, ranks, held)
 
 
-def _train(config: Config, announce: Callable[[str], None]) -> Outcome:
+def _say_nothing(line: str) -> None:
+    """What processes but the first announce."""
+
+
+def _train(config: Config, announce: Callable[[str], None], ranks: Ranks, held: contextlib.ExitStack) -> Outcome:
     device, mode = check_machine(config), tracking_mode(config)
-    with RunFolder(run_dir_of(config)) as folder:
-        start = find_start(folder, config)
-        if start.ended is not None:
-            code = EXIT_FINISHED if start.ended["status"] == "finished" else EXIT_DIVERGED
-            return Outcome(folder.path, start.ended, code, had_ended_before=True)
-        check_available(mode)
-        check_agents_values(config)
-        set_numerics(config)
-        job = prepare(config, device, folder.path)
-        progress = begin_progress(job, start)
-        folder.create()
-        environment = write_opening_records(job, start, progress)
-        for note in (*start.notes, *notes_on(job)):
-            announce(note)
-        announce(opening_line(job, progress, mode))
-        return conduct(job, start, progress, observers_of(job, progress, mode, environment))
+    folders: list[RunFolder] = []  # of the process that writes
+
+    def begin() -> tuple[Path, Start]:
+        folders.append(held.enter_context(RunFolder(run_dir_of(config))))
+        start = find_start(folders[0], config)
+        if start.ended is None:
+            check_available(mode)
+            check_agents_values(config)
+        return folders[0].path, start
+
+    path, start = ranks.first_says(begin)
+    if start.ended is not None:
+        code = EXIT_FINISHED if start.ended["status"] == "finished" else EXIT_DIVERGED
+        return Outcome(path, start.ended, code, had_ended_before=True)
+    set_numerics(config)
+    job = prepare(config, device, path, ranks=ranks, say=announce, resumes=start.checkpoint is not None)
+    progress = begin_progress(job, start)
+
+    def open_records() -> Any:
+        folders[0].create()
+        return write_opening_records(job, start, progress)
+
+    environment = ranks.first_says(open_records)
+    for note in (*start.notes, *notes_on(job)):
+        announce(note)
+    announce(opening_line(job, progress, mode))
+    return conduct(job, start, progress, observers_of(job, progress, mode, environment))
 
 
 def conduct(job: Job, start: Start, progress: Progress, observers: Observers) -> Outcome:
@@ -77,7 +93,8 @@ def conduct(job: Job, start: Start, progress: Progress, observers: Observers) ->
     status, reason, code = "failed", None, EXIT_FAILED
     samples: Sequence[int] = ()
     try:
-        write_json(job.run_dir / "summary.json", summary_of(session, End("interrupted", UNENDED, 0)))
+        if job.ranks.writes:
+            write_json(job.run_dir / "summary.json", summary_of(session, End("interrupted", UNENDED, 0)))
         observers.began(job, progress)
         with session.stop:
             try:
@@ -119,6 +136,8 @@ def end(session: Session, how: End) -> tuple[dict[str, Any], int]:
     except OSError as error:
         if how.status in ("finished", "interrupted"):
             how = how._replace(status="failed", reason=in_one_line(error), code=EXIT_FAILED)
+    if not session.job.ranks.writes:
+        return summary_of(session, how), how.code
     with contextlib.suppress(OSError):
         give_back_reserve(session.job.run_dir)
     summary = summary_of(session, how)

@@ -93,9 +93,10 @@ def opening_line(job: Job, progress: Progress, mode: str) -> str:
     begin = f"from step {progress.step} of" if progress.step else "for"
     batch = min(config.batch_size, len(job.data.train))
     place = torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "cpu"
+    shared = f" on {job.ranks.size} processes" if job.ranks.size > 1 else ""
     samples = f"{len(job.data.train)} train, {len(validation_of(job.data))} validation, {len(job.data.test)} test"
     return (
         f"training {config.model} on {config.data} ({samples}) {begin} "
-        f"{job.total_steps} steps of {batch}; {config.backend} ({library}, {kernel_mode}), {config.dtype} "
+        f"{job.total_steps} steps of {batch}{shared}; {config.backend} ({library}, {kernel_mode}), {config.dtype} "
         f"on {place}; W&B {mode}; {job.run_dir}"
     )

@@ -17,6 +17,7 @@ from tidepool.data import DataError
 from tidepool.kernels.runtime.mode import forget_modes
 from tidepool.records import read_json, read_rows, write_checksum
 from tidepool.training import loop, run
+from tidepool.training.batch import Batch
 from tidepool.training.checkpoint import read_checkpoint
 from tidepool.training.config import ConfigError
 from tidepool.training.run import train
@@ -107,7 +108,7 @@ def test_backends_start_from_the_same_weights_and_see_the_same_batches(small, qu
         record = seen.setdefault(job.config.backend, [])
         if step == 0:
             record.append({name: value.clone() for name, value in job.trainee.model.state_dict().items()})
-        record.append(loop.augmented(job, job.data.train.inputs[indices], step))
+        record.append(next(Batch(job, indices, step).parts()).inputs)
         return train_step(job, indices, step)
 
     monkeypatch.setattr(loop, "train_step", watched)
