@@ -23,6 +23,8 @@ LATER_FIELDS = {
     "cutmix": 0.0,
     "channels_last": False,
     "cuda_graph": False,
+    "artifact": False,
+    "profile": False,
 }
 """Fields that config.json lacks in records older than they are, with what those runs did; None is not listed."""
 _INSIDE_A_RUN = frozenset({"checkpoints", "media", "wandb"})

@@ -24,9 +24,10 @@ Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
 
 # Fields that change where a run is kept or shown, or how often it is saved, but nothing that it computes or records:
 # a run may be resumed with others. All the rest must be as the run was started.
-FREE_ON_RESUME = frozenset(
-    {"run_dir", "resume", "progress", "track", "project", "group", "name", "data_dir"}
-    | {"checkpoint_every", "checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints"}
+FREE_ON_RESUME = (
+    frozenset({"run_dir", "resume", "progress", "track", "project", "group", "name", "tags", "artifact", "data_dir"})
+    | {"histogram_every", "profile", "keep_checkpoints"}
+    | {"checkpoint_every", "checkpoint_every_steps", "checkpoint_every_minutes"}
 )
 
 
@@ -135,6 +136,14 @@ class Config:
     """W&B project; by default WANDB_PROJECT from the environment, else tidepool."""
     group: str | None = None
     """Name that runs to be compared have in common."""
+    tags: str | None = None
+    """W&B's tags of the run, separated by commas, besides its data, model and backend."""
+    artifact: bool = False
+    """Keep best.pt in W&B as an artifact when the run is trained."""
+    histogram_every: int | None = None
+    """Steps between histograms of weights and gradients (media/histograms.jsonl, and W&B)."""
+    profile: bool = False
+    """Write a trace of five steps by torch.profiler (media/trace.json)."""
     name: str | None = None
     """Display name; by default the name of the run folder."""
     run_dir: Path | None = None
@@ -153,14 +162,14 @@ class Config:
         hints = typing.get_type_hints(Config)
         for known in dataclasses.fields(self):
             _check_type(known.name, getattr(self, known.name), hints[known.name])
-        for name in ("data", "model", "model_options", "project", "group", "name", "resume"):
+        for name in ("data", "model", "model_options", "project", "group", "tags", "name", "resume"):
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ConfigError(f"{name}={value!r}; expected some text")
         self._check_options()
         for name in (
             "epochs", "max_steps", "batch_size", "accumulate", "cutout", "eval_every", "log_every", "checkpoint_every",
-            "checkpoint_every_steps", "keep_checkpoints", "patience",
+            "checkpoint_every_steps", "keep_checkpoints", "patience", "histogram_every",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -1,11 +1,17 @@
 """What a person sees of a run: a progress bar or a line an epoch on stderr, and the summary at the end."""
 
+import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
+from tidepool.training.checkpoint import Progress
+from tidepool.training.job import Job
+from tidepool.training.measurement import peak_memory_bytes
 from tidepool.training.observer import Observer
 
 _SPLITS = {"val": "validation", "test": "test"}
@@ -20,9 +26,14 @@ class Display(Observer):
         self._total = total_steps
         self._step = done
         self._train: tuple[float, float, float | None] | None = None
+        self._device: torch.device | None = None
         self._bar = None
         if bar and sys.stderr.isatty():
             self._bar = tqdm(total=total_steps, initial=done, unit="step", dynamic_ncols=True, file=sys.stderr)
+
+    def began(self, job: Job, progress: Progress) -> None:
+        """Remember whose memory is shown."""
+        self._device = job.device
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Show the latest steps' figures, or an evaluation's."""
@@ -56,7 +67,14 @@ class Display(Observer):
     def _figures(self) -> str:
         assert self._train is not None
         loss, accuracy, speed = self._train
-        return f"loss {loss:.4f} accuracy {accuracy:.4f}" + (f" {speed:,.0f} samples/s" if speed else "")
+        text = f"loss {loss:.4f} accuracy {accuracy:.4f}" + (f" {speed:,.0f} samples/s" if speed else "")
+        return text if self._device is None else f"{text} {peak_memory_bytes(self._device) / 1e6:,.0f} MB"
+
+
+def offline_folders(run_dir: str, summary: dict[str, Any]) -> list[Path]:
+    """Where W&B has kept the run for a later upload, one folder for each process that worked on it."""
+    files = Path(os.environ.get("WANDB_DIR") or run_dir)
+    return sorted(files.glob(f"wandb/offline-run-*-{summary.get('run_id')}"))
 
 
 def summary_text(run_dir: str, summary: dict[str, Any]) -> str:
@@ -81,5 +99,7 @@ def summary_text(run_dir: str, summary: dict[str, Any]) -> str:
         ("throughput", number("samples_per_second", "{:,.0f} samples/s") + untimed),
         ("peak memory", number("peak_memory_bytes", "{:,.0f} bytes")),
         ("records", run_dir),
+        ("look at it by", f"tidepool report {run_dir} --out {run_dir}-report"),
+        *(("upload it by", f"wandb sync {folder}") for folder in offline_folders(run_dir, summary)),
     ]
     return "\n".join(f"{name:<14} {value}" for name, value in lines)

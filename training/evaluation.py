@@ -26,6 +26,10 @@ class Evaluation:
     accuracy: float
     confusion: Tensor
     factor_accuracy: dict[str, float]
+    losses: Tensor | None = None
+    """(N,) each sample's, on the CPU."""
+    predicted: Tensor | None = None
+    """(N,) int64 classes, on the CPU."""
 
 
 @torch.no_grad()
@@ -45,26 +49,34 @@ def evaluate(
     device = split.inputs.device
     was_training = model.training
     confusion = torch.zeros(data.num_classes**2, dtype=torch.int64, device=device)
+    losses = torch.zeros(len(split), device=device)
+    predicted = torch.zeros(len(split), dtype=torch.int64, device=device)
     total_loss = torch.zeros((), dtype=torch.float64, device=device)
     model.eval()
     try:
-        batches = zip(split.inputs.split(2 * config.batch_size), split.labels.split(2 * config.batch_size), strict=True)
-        for inputs, labels in islice(batches, ranks.rank, None, ranks.size):
+        size = 2 * config.batch_size
+        batches = zip(range(0, len(split), size), split.inputs.split(size), split.labels.split(size), strict=True)
+        for place, inputs, labels in islice(batches, ranks.rank, None, ranks.size):
             with autocast(config, device):
                 logits = model(normalised(data, config, inputs))
+            answers = logits.argmax(1)
+            losses[place : place + len(labels)] = F.cross_entropy(logits.float(), labels, reduction="none")
+            predicted[place : place + len(labels)] = answers
             total_loss += F.cross_entropy(logits.float(), labels, reduction="sum")
-            confusion += torch.bincount(labels * data.num_classes + logits.argmax(1), minlength=data.num_classes**2)
+            confusion += torch.bincount(labels * data.num_classes + answers, minlength=data.num_classes**2)
             between_batches()
     finally:
         model.train(was_training)
-    ranks.added(total_loss)
-    ranks.added(confusion)
+    for summed in (total_loss, confusion, losses, predicted):
+        ranks.added(summed)
     table = confusion.view(data.num_classes, data.num_classes).cpu()
     return Evaluation(
         loss=total_loss.item() / len(split),
         accuracy=table.diagonal().sum().item() / len(split),
         confusion=table,
         factor_accuracy={factor.name: _agreement(table, factor) for factor in data.factors},
+        losses=losses.cpu(),
+        predicted=predicted.cpu(),
     )
 
 

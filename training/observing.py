@@ -4,9 +4,11 @@ from typing import Any
 
 from tidepool.training.checkpoint import Progress
 from tidepool.training.display import Display
+from tidepool.training.histograms import Histograms
 from tidepool.training.job import Job
 from tidepool.training.media import Media
 from tidepool.training.observer import Observers
+from tidepool.training.profiling import Profiler
 from tidepool.training.recorder import Recorder
 from tidepool.training.tracking import start_tracker
 
@@ -23,4 +25,8 @@ def observers_of(job: Job, progress: Progress, mode: str, environment: dict[str,
         start_tracker(job.config, mode, job.run_dir, progress.run_id, {"environment": environment}),
         Media(observers),
     ]
+    if job.config.histogram_every is not None:
+        observers.all.append(Histograms(observers, job.config.histogram_every))
+    if job.config.profile:
+        observers.all.append(Profiler())
     return observers

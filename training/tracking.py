@@ -17,10 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
+from tidepool.training.checkpoint import Progress
+from tidepool.training.checkpoint_files import BEST
 from tidepool.training.config import Config, ConfigError
+from tidepool.training.evaluation import Evaluation
+from tidepool.training.job import Job
 from tidepool.training.observer import Observer
+from tidepool.training.run_folder import CHECKPOINTS
 
 DEFAULT_PROJECT = "tidepool"
 LOG_LIMIT_S, FINISH_LIMIT_S = 30.0, 300.0
@@ -146,6 +153,12 @@ def start_tracker(config: Config, mode: str, run_dir: Path, run_id: str, extra_c
     return tracker
 
 
+def tags_of(config: Config) -> list[str]:
+    """W&B's tags of a run; at most 64 letters each, which is W&B's limit."""
+    own = [tag.strip() for tag in (config.tags or "").split(",") if tag.strip()]
+    return list(dict.fromkeys(tag[-64:] for tag in (config.data, config.model, config.backend, *own)))
+
+
 class WandbTracker(Observer):
     """A W&B run. The first call that fails, or does not end within its limit, is reported once and ends tracking."""
 
@@ -153,6 +166,7 @@ class WandbTracker(Observer):
         self._run: Any = None
         self._wandb: Any = None
         self._calls = _Calls()
+        self._job: Job | None = None
 
     def start(self, config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> None:
         """Open the W&B run `run_id`, or resume it; `extra_config` is kept with the settings.
@@ -179,6 +193,8 @@ class WandbTracker(Observer):
             self._run = wandb.init(
                 project=project,
                 group=config.group,
+                job_type="train",
+                tags=tags_of(config),
                 name=config.name or run_dir.resolve().name,
                 id=run_id,
                 resume="allow",
@@ -188,6 +204,10 @@ class WandbTracker(Observer):
                 settings=settings,
             )
             self._run.define_metric("*", step_metric="step")
+            for axis in ("step", "epoch", "time_s"):
+                self._run.define_metric(axis, hidden=True)
+            for metric, best in (("val/accuracy", "max"), ("val/loss", "min")):
+                self._run.define_metric(metric, step_metric="step", summary=best)
 
         def online_or_offline() -> None:
             try:
@@ -206,6 +226,44 @@ class WandbTracker(Observer):
         """One row of metrics with its `step`."""
         if self._run is not None:
             self._within(LOG_LIMIT_S, lambda: self._run.log(dict(row)))
+
+    def tested(self, result: Evaluation, step: int) -> None:
+        """The confusion matrix as W&B's own chart, and the checkpoint as an artifact where that is asked for."""
+        if self._run is not None and self._job is not None:
+            names = list(self._job.data.class_names)
+            true, predicted = (side.tolist() for side in result.confusion.nonzero(as_tuple=True))
+            counts = result.confusion[true, predicted]
+            answers = {
+                "y_true": torch.tensor(true).repeat_interleave(counts).tolist(),
+                "preds": torch.tensor(predicted).repeat_interleave(counts).tolist(),
+            }
+            chart = {"step": step}
+            self._within(
+                LOG_LIMIT_S,
+                lambda: self._run.log(
+                    chart | {"confusion_plot": self._wandb.plot.confusion_matrix(class_names=names, **answers)}
+                ),
+            )
+        if self._run is not None and self._job is not None and self._job.config.artifact:
+            self._within(FINISH_LIMIT_S, self._keep_best)
+
+    def _keep_best(self) -> None:
+        assert self._job is not None
+        artifact = self._wandb.Artifact(f"{self._job.config.model}-{self._run.id}", type="model")
+        artifact.add_file(str(self._job.run_dir / CHECKPOINTS / BEST))
+        self._run.log_artifact(artifact, aliases=["best"])
+
+    def began(self, job: Job, progress: Progress) -> None:
+        """Remember the job."""
+        self._job = job
+
+    def histogram(self, name: str, counts: Tensor, edges: Tensor, step: int) -> None:
+        """A histogram under `name`."""
+        if self._run is not None:
+            bins = counts.numpy(), edges.numpy()
+            self._within(
+                LOG_LIMIT_S, lambda: self._run.log({"step": step, name: self._wandb.Histogram(np_histogram=bins)})
+            )
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """A table under `name`."""

@@ -82,7 +82,9 @@ def test_a_finished_run_leaves_complete_records(small, quietly, tmp_path):
     assert all(row["schema_version"] == 1 for row in rows)
     files = {"last.pt", "best.pt", "step-00000004.pt", "step-00000008.pt"}
     assert {path.name for path in (folder / "checkpoints").iterdir()} == files | {f"{name}.sha256" for name in files}
-    assert {path.name for path in (folder / "media").iterdir()} == {"confusion.csv", "filters.png", "feature_maps.png"}
+    media = {path.name for path in (folder / "media").iterdir()}
+    tables = {"confusion.csv", "mistakes.csv", "mistakes.png"}
+    assert media == tables | {"filters.png", "feature_maps.png", "feature_maps_2.png"}
     with (folder / "media" / "confusion.csv").open() as file:
         counts = list(csv.DictReader(file))
     assert sum(int(row["count"]) for row in counts) == 360
@@ -298,7 +300,8 @@ def test_evaluations_and_checkpoints_come_as_often_as_asked_and_at_the_end(small
 def test_a_network_without_convolutions_says_that_nothing_convolved(small, quietly, tmp_path):
     summary = quietly(small(max_steps=1, backend="triton")).summary
     assert (summary["conv_library"], summary["kernel_mode"]) == ("none", "compiled")
-    assert {path.name for path in (tmp_path / "run" / "media").iterdir()} == {"confusion.csv"}
+    names = {path.name for path in (tmp_path / "run" / "media").iterdir()}
+    assert names == {"confusion.csv", "mistakes.csv", "mistakes.png"}
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
@@ -362,7 +365,7 @@ def test_audio_trains_networks_on_spectrograms_and_on_waveforms(small, quietly, 
         assert (outcome.summary["status"], outcome.summary["steps"]) == ("finished", 3)
         assert outcome.summary["test_factor_accuracy"] == {}
         images = set() if model == "mlp" else {"filters.png", "feature_maps.png"}
-        assert {path.name for path in (run_dir / "media").iterdir()} == images | {"confusion.csv"}
+        assert {path.name for path in (run_dir / "media").iterdir()} >= images | {"confusion.csv", "mistakes.csv"}
     held_out = small(
         model="vggish", model_options="width=1", held_out_speaker="bob", run_dir=tmp_path / "bob", **fields
     )
