@@ -60,9 +60,10 @@ def test_nothing_to_hold_out_is_refused(labels: list[int], groups: torch.Tensor 
         with_validation(numbered(labels, groups=groups))
 
 
-@pytest.mark.parametrize("name", ["validation-00000-of-00001.parquet", "val.parquet"])
+@pytest.mark.parametrize("name", ["validation-00000-of-00001.parquet", "val.parquet", "validation/0000.parquet"])
 def test_a_data_set_with_a_validation_split_uses_it(tmp_path: Path, name: str) -> None:
     folder = write_parquet_folder(tmp_path)
+    (folder / name).parent.mkdir(exist_ok=True)
     write_shard(folder / name, [png(pixels(place)) for place in (7, 8)], [0, 1], metadata=features())
     data = with_validation(load_data(str(folder)))
     assert data.validation is not None

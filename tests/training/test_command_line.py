@@ -1,5 +1,6 @@
 """Flags as people and W&B agents write them, and complaints on one line."""
 
+import dataclasses
 import io
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from tidepool.models import available_models
 from tidepool.training.command_line import parse_arguments
 from tidepool.training.config import Config, ConfigError
+from tidepool.training.flag_groups import GROUPS
 from tidepool.training.options import data_options, network_options
 
 
@@ -100,3 +102,15 @@ def test_every_option_of_a_network_is_explained(name):
 @pytest.mark.parametrize("name", ["digits", "cifar10", "moving_digits", "spoken_digits", "/some/folder", "owner/name"])
 def test_every_option_of_a_data_set_is_explained(name):
     assert all(option.help for option in data_options(name).values())
+
+
+def test_every_flag_stands_in_one_group_of_the_help(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    grouped = [name for names in GROUPS.values() for name in names.split()]
+    assert sorted(grouped) == sorted({field.name for field in dataclasses.fields(Config)} - {"options"})
+    with pytest.raises(SystemExit):
+        parse_arguments(["--model=vggish", "--help"])
+    out = capsys.readouterr().out
+    titles = [f"─ {title} options" for title in (*GROUPS, "own")]
+    assert [out.index(title) for title in titles] == sorted(out.index(title) for title in titles)
+    assert "Stop early after so many evaluations" in " ".join(out.replace("│", " ").split())
