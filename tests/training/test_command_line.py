@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -104,13 +105,11 @@ def test_every_option_of_a_data_set_is_explained(name):
     assert all(option.help for option in data_options(name).values())
 
 
-def test_every_flag_stands_in_one_group_of_the_help(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+def test_every_flag_stands_in_one_group_of_the_help(capsys):
     grouped = [name for names in GROUPS.values() for name in names.split()]
     assert sorted(grouped) == sorted({field.name for field in dataclasses.fields(Config)} - {"options"})
     with pytest.raises(SystemExit):
         parse_arguments(["--model=vggish", "--help"])
     out = capsys.readouterr().out
-    titles = [f"─ {title} options" for title in (*GROUPS, "own")]
-    assert [out.index(title) for title in titles] == sorted(out.index(title) for title in titles)
-    assert "Stop early after so many evaluations" in " ".join(out.replace("│", " ").split())
+    assert {*GROUPS, "own"} <= set(re.findall(r"(\w+) options\W", out))
+    assert "the validation accuracy did not rise" in " ".join(out.replace("│", " ").split())
