@@ -8,10 +8,7 @@ W&B's counter starts again at 0 in each process that resumes a run offline.
 import contextlib
 import importlib
 import os
-import queue
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from tidepool.training.bounded_calls import BoundedCalls, kill_services
 from tidepool.training.checkpoint import Progress
 from tidepool.training.checkpoint_files import BEST
 from tidepool.training.config import Config, ConfigError
@@ -93,57 +91,6 @@ def check_agents_values(config: Config) -> None:
             )
 
 
-class _Calls:
-    """Calls one after another in a thread of their own, each waited for within a limit; after one that has not ended
-    `hang` is True, and the next begins in a thread of its own."""
-
-    def __init__(self) -> None:
-        self.hang = False
-        self._waiting: queue.SimpleQueue[tuple[Callable[[], None], queue.SimpleQueue[Any]]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def run(self, call: Callable[[], None], limit_s: float) -> None:
-        """Raises what the call raises, or TimeoutError."""
-        if self._thread is None or self.hang:
-            self.hang = False
-            self._waiting = queue.SimpleQueue()
-            self._thread = threading.Thread(target=self._work, args=[self._waiting], name="wandb", daemon=True)
-            self._thread.start()
-        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._waiting.put((call, answer))
-        try:
-            error = answer.get(timeout=limit_s)
-        except queue.Empty:
-            self.hang = True
-            raise TimeoutError(f"no answer within {limit_s:g} s") from None
-        if error is not None:
-            raise error
-
-    @staticmethod
-    def _work(waiting: "queue.SimpleQueue[tuple[Callable[[], None], queue.SimpleQueue[Any]]]") -> None:
-        while True:
-            call, answer = waiting.get()
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    call()
-            except BaseException as error:
-                answer.put(error)
-            else:
-                answer.put(None)
-
-
-def _kill_services() -> None:
-    """Kill this process's children that are W&B's service: stopped ones would be waited for at the process's end."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
-            if int(rest.split()[1]) == os.getpid() and "wandb" in name:
-                os.kill(int(folder.name), signal.SIGKILL)
-        except (OSError, ValueError, IndexError):
-            continue
-
-
 def start_tracker(config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> Observer:
     """The tracker for `mode`. When W&B does not start, one warning is given and the run continues without it."""
     if mode == "off":
@@ -165,7 +112,7 @@ class WandbTracker(Observer):
     def __init__(self) -> None:
         self._run: Any = None
         self._wandb: Any = None
-        self._calls = _Calls()
+        self._calls = BoundedCalls()
         self._job: Job | None = None
 
     def start(self, config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> None:
@@ -290,7 +237,7 @@ class WandbTracker(Observer):
             # W&B failed. Its own clean-up at interpreter exit would print a traceback when its service has died, and
             # wait for ever when it hangs.
             if self._calls.hang:
-                _kill_services()
+                kill_services()
             with contextlib.suppress(Exception):
                 self._calls.run(lambda: self._wandb.teardown(exit_code), LOG_LIMIT_S)
 

@@ -17,6 +17,7 @@ import torch
 from tests.training.test_run import stop_after
 from tidepool.records import read_rows
 from tidepool.training import tracking
+from tidepool.training.bounded_calls import kill_services
 from tidepool.training.config import Config, ConfigError
 from tidepool.training.observer import Observer
 from tidepool.training.tracking import check_available, start_tracker, tracking_mode
@@ -291,7 +292,7 @@ def test_only_children_that_are_wandbs_service_are_killed(tmp_path):
         service.send_signal(signal.SIGSTOP)
         while (Path("/proc") / str(service.pid) / "stat").read_text().partition("(")[2].startswith("python"):
             time.sleep(0.01)  # not yet the program that it is to be
-        tracking._kill_services()
+        kill_services()
         assert service.wait(timeout=30) == -signal.SIGKILL
         assert other.poll() is None
     finally:
