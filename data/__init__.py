@@ -3,6 +3,7 @@
 from tidepool.data import sets  # noqa: F401  registers the data sets
 from tidepool.data.dataset import DataError, LabelledData, Split
 from tidepool.data.registry import Request, available_data, data_loader, load_data, register
+from tidepool.data.validation import with_validation
 
 __all__ = [
     "DataError",
@@ -13,4 +14,5 @@ __all__ = [
     "data_loader",
     "load_data",
     "register",
+    "with_validation",
 ]

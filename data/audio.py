@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from tidepool.data.augmentation import Augmentation
-from tidepool.data.dataset import DataError, Kind, LabelledData, Split
+from tidepool.data.dataset import DataError, Kind, LabelledData, Split, statistics_of
 from tidepool.data.decoding import PROGRESS_AFTER_S, EncodedItem
 from tidepool.data.log_mel import LogMel, log_mel
 from tidepool.data.sound_files import read_sound
@@ -42,6 +42,8 @@ def assemble_audio(
     device: torch.device | str,
     *,
     kind: Kind,
+    validation: AudioSplit | None = None,
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> LabelledData:
     """Move the audio to `device`; for networks that take "image", turn it there into log-mel spectrograms, once.
 
@@ -49,23 +51,24 @@ def assemble_audio(
     """
     as_spectrograms = kind == "image"
     splits = []
-    for split in (train, test):
+    for split in (train, test, *([] if validation is None else [validation])):
         inputs = torch.from_numpy(split.waveforms).to(device)
         if as_spectrograms:
             inputs = torch.cat([log_mel(chunk, SPECTROGRAM) for chunk in inputs.split(CHUNK)])
         splits.append(Split(inputs, torch.from_numpy(split.labels).to(device)))
     most = splits[0].inputs.shape[-1] // SHIFT_SHARE
     silence = Augmentation((0, most), SPECTROGRAM.silence) if as_spectrograms else Augmentation((most,), 0.0)
-    wide = splits[0].inputs.double()
-    std = wide.std(correction=0)
+    mean, std = statistics_of(splits[0].inputs)
     return LabelledData(
         name=name,
         train=splits[0],
         test=splits[1],
         class_names=class_names,
-        mean=wide.mean().float().view(1),
-        std=torch.where(std > 0, std, 1.0).float().view(1),
+        mean=mean,
+        std=std,
         augmentation=silence,
+        validation=None if validation is None else splits[2],
+        groups=None if groups is None else torch.from_numpy(groups),
     )
 
 

@@ -39,29 +39,70 @@ def normalise(inputs: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, dtype
     return inputs.to(wide).mul(scale).sub_(shift).to(dtype)
 
 
-def augment(inputs: torch.Tensor, policy: Augmentation, generator: torch.Generator) -> torch.Tensor:
-    """Mirror and shift each of (N, C, *spatial) as `policy` says, all channels alike.
+@dataclass(frozen=True)
+class Draws:
+    """What is done to each of N inputs: (N,) whether it is mirrored, and (N,) positions to shift for each dimension."""
+
+    mirrored: torch.Tensor
+    shifts: tuple[torch.Tensor, ...]
+
+    def at(self, rows: torch.Tensor) -> "Draws":
+        """Those of some of the inputs."""
+        return Draws(self.mirrored[rows], tuple(shift[rows] for shift in self.shifts))
+
+
+def draw(num: int, policy: Augmentation, generator: torch.Generator) -> Draws:
+    """What to do to `num` inputs.
+
+    Numbers are drawn on the generator's device, so one CPU generator gives the same inputs on every device. They are
+    drawn in one order whatever `flip` is: the shifts of a run do not depend on it.
+    """
+    mirrored = (torch.rand(num, generator=generator, device=generator.device) < 0.5) & policy.flip
+    shifts = tuple(
+        torch.randint(-most, most + 1, (num,), generator=generator, device=generator.device) for most in policy.shift
+    )
+    return Draws(mirrored, shifts)
+
+
+def augment(inputs: torch.Tensor, policy: Augmentation, draws: torch.Generator | Draws) -> torch.Tensor:
+    """Mirror and shift each of (N, C, *spatial) as `policy` says, all channels alike: as drawn, or as `draw` draws.
 
     Shifts are whole positions, uniform over -most..most, independent for each dimension (Keller Jordan's airbench
-    does the same to images by padding and cropping); what comes into view is that of the mirrored input. Numbers
-    are drawn on the generator's device, so one CPU generator gives the same inputs on every device. They are drawn in
-    one order whatever `flip` is: the shifts of a run do not depend on it.
+    does the same to images by padding and cropping); what comes into view is that of the mirrored input.
 
     Raises:
         ValueError: a shift is negative, or so large that the input would need reflecting twice.
     """
-    num, sizes = inputs.shape[0], inputs.shape[2:]
+    sizes = inputs.shape[2:]
     for most, size in zip(policy.shift, sizes, strict=bool(policy.shift)):
         if not 0 <= most <= size - 1:
             raise ValueError(f"shift={most}; expected 0..{size - 1} positions in a dimension of {size}")
-    mirrored = (torch.rand(num, generator=generator, device=generator.device) < 0.5) & policy.flip
+    if isinstance(draws, torch.Generator):
+        draws = draw(inputs.shape[0], policy, draws)
     moved = inputs
-    for axis, most in enumerate(policy.shift):
-        shift = torch.randint(-most, most + 1, (num,), generator=generator, device=generator.device)
-        mirror = mirrored if axis == len(sizes) - 1 else torch.zeros_like(mirrored)
+    for axis, (most, shift) in enumerate(zip(policy.shift, draws.shifts, strict=True)):
+        mirror = draws.mirrored if axis == len(sizes) - 1 else torch.zeros_like(draws.mirrored)
         if most or policy.flip:
             moved = _moved(moved, axis + 2, shift.to(inputs.device), mirror.to(inputs.device), policy.border)
     return moved
+
+
+def cut_out(inputs: torch.Tensor, side: int, centres: torch.Tensor) -> torch.Tensor:
+    """(N, C, *spatial) normalised inputs with zeros, the mean, in a square of `side` positions, clipped at the edges.
+
+    `centres` (N, 2) are where, as fractions of the last two dimensions; of a waveform's one dimension, the second. A
+    video's frames lose the same square (DeVries and Taylor, "Cutout", 2017).
+    """
+    inside: torch.Tensor | None = None
+    for axis in range(max(2, inputs.dim() - 2), inputs.dim()):
+        size = inputs.shape[axis]
+        first = (centres[:, axis - inputs.dim()] * size).long().to(inputs.device) - side // 2
+        positions = torch.arange(size, device=inputs.device)
+        along = [inputs.shape[0] if one == 0 else size if one == axis else 1 for one in range(inputs.dim())]
+        hit = ((positions >= first[:, None]) & (positions < first[:, None] + side)).view(along)
+        inside = hit if inside is None else inside & hit
+    assert inside is not None
+    return inputs.masked_fill(inside, 0.0)
 
 
 def _moved(

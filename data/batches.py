@@ -7,6 +7,8 @@ import torch
 
 SHUFFLE_STREAM = 0
 AUGMENTATION_STREAM = 1
+CUTOUT_STREAM = 2
+MIXING_STREAM = 3
 
 
 def epoch_generator(*, seed: int, epoch: int, stream: int) -> torch.Generator:

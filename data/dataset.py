@@ -1,4 +1,4 @@
-"""What every loader returns: two splits of inputs with their labels, class names and channel statistics."""
+"""What every loader returns: splits of inputs with their labels, class names and channel statistics."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +15,8 @@ Kind = Literal["image", "waveform", "video"]
 Holds = Literal["images", "audio", "videos"]
 """What a data set holds."""
 KINDS_OF: dict[Holds, tuple[Kind, ...]] = {"images": ("image",), "audio": ("image", "waveform"), "videos": ("video",)}
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+"""What a data set's own validation split may be called."""
 _MODELS_OF: dict[Kind, str] = {"image": "images or spectrograms", "waveform": "waveforms", "video": "videos"}
 
 
@@ -60,7 +62,10 @@ class LabelledData:
 
     `mean` and `std` are float32 (C,), of the training inputs, pixels scaled to 0..1. A channel that never varies has
     std 1, so that dividing by it is harmless. `augmentation` is what may be done to the inputs without making their
-    labels wrong. `factors` are the parts of the labels, none for labels of one piece.
+    labels wrong. `factors` are the parts of the labels, none for labels of one piece. `validation` is the split that
+    the data set came with, or what `validation.with_validation` held out of `train`; None before that. `groups` (N,)
+    int64 on the CPU says which training samples belong together, such as those of one speaker: validation holds out
+    whole groups.
     """
 
     name: str
@@ -71,6 +76,8 @@ class LabelledData:
     std: torch.Tensor
     augmentation: Augmentation = NO_AUGMENTATION
     factors: tuple[Factor, ...] = ()
+    validation: Split | None = None
+    groups: torch.Tensor | None = None
 
     @property
     def num_classes(self) -> int:
@@ -103,21 +110,25 @@ def assemble(
     *,
     augmentation: Augmentation | None = None,
     factors: tuple[Factor, ...] = (),
+    validation: ArraySplit | None = None,
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> LabelledData:
     """Check that the splits belong together, measure the channels and move everything to `device`.
 
     Without an `augmentation` the inputs are taken for images (`image_augmentation`).
 
     Raises:
-        DataError: the two splits' images differ in size.
+        DataError: the splits' images differ in size.
     """
-    if train.inputs.shape[2:] != test.inputs.shape[2:]:
-        raise DataError(
-            f"{name}: train images are {size_text(train.inputs)} but test images are {size_text(test.inputs)}; "
-            "expected one size, or --image_size to bring them to one"
-        )
+    others = {"test": test} | ({} if validation is None else {"validation": validation})
+    for split, other in others.items():
+        if train.inputs.shape[2:] != other.inputs.shape[2:]:
+            raise DataError(
+                f"{name}: train images are {size_text(train.inputs)} but {split} images are "
+                f"{size_text(other.inputs)}; expected one size, or --image_size to bring them to one"
+            )
     # A split is grey only when all its images are; with a coloured one they become RGB with R = G = B.
-    channels = max(train.inputs.shape[1], test.inputs.shape[1])
+    channels = max(split.inputs.shape[1] for split in (train, *others.values()))
     train, test = _with_channels(train, channels), _with_channels(test, channels)
     mean, std = channel_statistics(train.inputs)
     return LabelledData(
@@ -129,6 +140,8 @@ def assemble(
         std=std.to(device),
         augmentation=image_augmentation(train.inputs.shape[1:]) if augmentation is None else augmentation,
         factors=factors,
+        validation=None if validation is None else _to_device(_with_channels(validation, channels), device),
+        groups=None if groups is None else torch.from_numpy(groups),
     )
 
 
@@ -155,6 +168,16 @@ def channel_statistics(images: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, tor
         means.append(mean)
         stds.append(std if counts.count_nonzero() > 1 else torch.ones_like(std))
     return torch.stack(means).float(), torch.stack(stds).float()
+
+
+def statistics_of(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `channel_statistics` gives of pixels; of floats, such as audio, one mean and standard deviation of all the
+    values, float32 (1,)."""
+    if inputs.dtype == torch.uint8:
+        return channel_statistics(inputs.cpu().numpy())
+    wide = inputs.double()
+    std = wide.std(correction=0)
+    return wide.mean().float().view(1), torch.where(std > 0, std, 1.0).float().view(1)
 
 
 def size_text(images: npt.NDArray[np.uint8]) -> str:

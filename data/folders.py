@@ -34,11 +34,15 @@ def load_folder(folder: Path, request: Request, *, name: str, image_size: int | 
     if parquet is not None and parquet.holds == "audio":
         if image_size is not None:
             raise DataError(f"image_size={image_size}: data {name!r} holds audio; it is for images")
-        return assemble_audio(name, *parquet.audio(name), parquet.class_names, request.device, kind=request.kind)
+        heard, test_clips, more = parquet.audio(name)
+        return assemble_audio(
+            name, heard, test_clips, parquet.class_names, request.device, kind=request.kind, validation=more
+        )
     if parquet is not None:
-        return assemble(name, *parquet.images(name, image_size), parquet.class_names, request.device)
-    train, test, class_names = read_class_folders(folder, name, image_size)
-    return assemble(name, train, test, class_names, request.device)
+        train, test, validation = parquet.images(name, image_size)
+        return assemble(name, train, test, parquet.class_names, request.device, validation=validation)
+    train, test, validation, class_names = read_class_folders(folder, name, image_size)
+    return assemble(name, train, test, class_names, request.device, validation=validation)
 
 
 def existing_folder(folder: Path, layouts: str) -> Path:

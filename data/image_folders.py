@@ -1,10 +1,11 @@
-"""Folders of class folders of images: `train/<class>/*.png` and `test/<class>/*.png`."""
+"""Folders of class folders of images: `train/<class>/*.png`, `test/<class>/*.png`, and `validation/` or `val/` where
+a data set has it."""
 
 from pathlib import Path
 
 import numpy as np
 
-from tidepool.data.dataset import ArraySplit, DataError
+from tidepool.data.dataset import VALIDATION_NAMES, ArraySplit, DataError
 from tidepool.data.decoding import EncodedItem, decode_images
 from tidepool.data.visible import visible
 
@@ -16,8 +17,9 @@ SUFFIXES = _JPEG | _PORTABLE | {".apng", ".avif", ".bmp", ".gif", ".png", ".tga"
 
 def read_class_folders(
     folder: Path, name: str, image_size: int | None
-) -> tuple[ArraySplit, ArraySplit, tuple[str, ...]]:
-    """Train, test and class names from every image below `train/<class>/` and `test/<class>/`, links followed.
+) -> tuple[ArraySplit, ArraySplit, ArraySplit | None, tuple[str, ...]]:
+    """Train, test, validation where there is one, and class names, from every image below `train/<class>/`,
+    `test/<class>/` and so on, links followed.
 
     The classes are train's folders, by name. Progress bars are named after `name`.
 
@@ -26,16 +28,18 @@ def read_class_folders(
             link leads nowhere or to a folder that is read already, an image cannot be decoded or has another size.
     """
     read: dict[Path, Path] = {}
-    train = _images_of(folder / "train", read)
-    test = _images_of(folder / "test", read)
-    for class_name in test:
-        if class_name not in train:
-            where = folder / "test" / class_name
-            raise DataError(f"{where}: no such class in train; expected one of: {', '.join(train)}")
-    class_names = tuple(train)
-    splits = {"train": train, "test": test}
-    decoded = [_decoded(paths, class_names, f"{name} {split}", image_size) for split, paths in splits.items()]
-    return decoded[0], decoded[1], class_names
+    found = {split: _images_of(folder / split, read) for split in ("train", "test")}
+    own = [split for split in VALIDATION_NAMES if (folder / split).is_dir()]
+    if own:
+        found[own[0]] = _images_of(folder / own[0], read)
+    class_names = tuple(found["train"])
+    for split, classes in found.items():
+        for class_name in classes:
+            if class_name not in class_names:
+                where = folder / split / class_name
+                raise DataError(f"{where}: no such class in train; expected one of: {', '.join(class_names)}")
+    decoded = [_decoded(paths, class_names, f"{name} {split}", image_size) for split, paths in found.items()]
+    return decoded[0], decoded[1], decoded[2] if own else None, class_names
 
 
 def _decoded(

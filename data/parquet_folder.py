@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tidepool.data.audio import AudioSplit, decode_audio
 from tidepool.data.dataset import ArraySplit, DataError
 from tidepool.data.decoding import EncodedItem, decode_images
-from tidepool.data.parquet_shards import SPLITS, shards_of
+from tidepool.data.parquet_shards import SPLITS, shards_of, validation_shards_of
 
 IMAGE_COLUMNS = ("image", "img")
 AUDIO_COLUMNS = ("audio",)
@@ -36,7 +36,8 @@ class Columns:
 
 @dataclass(frozen=True)
 class ParquetFolder:
-    """One folder's shards, their labels read and what they hold not yet decoded; all by split, train before test."""
+    """One folder's shards, their labels read and what they hold not yet decoded; all by split, train before test, and
+    "validation" where there is one."""
 
     folder: Path
     shards: dict[str, list[Path]]
@@ -46,26 +47,34 @@ class ParquetFolder:
     labels: dict[str, npt.NDArray[np.int64]]
     class_names: tuple[str, ...]
 
-    def images(self, name: str, image_size: int | None) -> tuple[ArraySplit, ArraySplit]:
-        """Train and test, decoded as `decode_images` does; progress bars are named after `name`.
+    def images(self, name: str, image_size: int | None) -> tuple[ArraySplit, ArraySplit, ArraySplit | None]:
+        """Train, test and validation, where there is one, as `decode_images` decodes; progress bars are named after
+        `name`.
 
         Raises:
             DataError: an image cannot be decoded or has another size; names file and row.
         """
-        train, test = (
-            decode_images(self._items(split), len(self.labels[split]), f"{name} {split}", image_size=image_size)
-            for split in SPLITS
-        )
-        return ArraySplit(train, self.labels["train"]), ArraySplit(test, self.labels["test"])
 
-    def audio(self, name: str) -> tuple[AudioSplit, AudioSplit]:
-        """Train and test, decoded as `decode_audio` does; progress bars are named after `name`.
+        def decoded(split: str) -> ArraySplit:
+            count = len(self.labels[split])
+            pixels = decode_images(self._items(split), count, f"{name} {split}", image_size=image_size)
+            return ArraySplit(pixels, self.labels[split])
+
+        return decoded("train"), decoded("test"), decoded("validation") if "validation" in self.shards else None
+
+    def audio(self, name: str) -> tuple[AudioSplit, AudioSplit, AudioSplit | None]:
+        """Train, test and validation, where there is one, as `decode_audio` decodes; progress bars are named after
+        `name`.
 
         Raises:
             DataError: a clip cannot be decoded; names file and row.
         """
-        train, test = (decode_audio(self._items(split), len(self.labels[split]), f"{name} {split}") for split in SPLITS)
-        return AudioSplit(train, self.labels["train"]), AudioSplit(test, self.labels["test"])
+
+        def decoded(split: str) -> AudioSplit:
+            waveforms = decode_audio(self._items(split), len(self.labels[split]), f"{name} {split}")
+            return AudioSplit(waveforms, self.labels[split])
+
+        return decoded("train"), decoded("test"), decoded("validation") if "validation" in self.shards else None
 
     def texts(self, split: str, column: str, purpose: str) -> npt.NDArray[np.str_]:
         """Each row's value in `column` as text. DataError where a shard lacks the column, with what it was for."""
@@ -95,19 +104,25 @@ class ParquetFolder:
 
 
 def read_parquet_folder(folder: Path) -> ParquetFolder:
-    """The train and test shards in `folder`.
+    """The train and test shards in `folder`, and those of validation.
 
     Raises:
         DataError: a split or shard is missing, a file is damaged, a column is missing or of the wrong kind, a label is
             null or out of range; names file and row (from 0).
     """
     shards = {split: shards_of(folder, split) for split in SPLITS}
+    own = validation_shards_of(folder)
+    if own:
+        shards["validation"] = own
     columns = {split: read_columns(paths[0]) for split, paths in shards.items()}
-    train, test = (columns[split] for split in SPLITS)
-    if train.class_names != test.class_names:
-        raise DataError(f"{folder}: train and test shards name different classes; expected the same names in one order")
-    if train.holds != test.holds:
-        raise DataError(f"{folder}: train shards hold {train.holds} but test shards {test.holds}")
+    train = columns["train"]
+    for split, other in columns.items():
+        if train.class_names != other.class_names:
+            raise DataError(
+                f"{folder}: train and {split} shards name different classes; expected the same names in one order"
+            )
+        if train.holds != other.holds:
+            raise DataError(f"{folder}: train shards hold {train.holds} but {split} shards {other.holds}")
     labels = {split: _read_labels(paths, columns[split]) for split, paths in shards.items()}
     class_names = train.class_names
     if class_names is None:
@@ -116,7 +131,7 @@ def read_parquet_folder(folder: Path) -> ParquetFolder:
     return ParquetFolder(
         folder=folder,
         shards=shards,
-        content={split: columns[split].content for split in SPLITS},
+        content={split: columns[split].content for split in shards},
         holds=train.holds,
         labels=labels,
         class_names=class_names,

@@ -1,4 +1,4 @@
-"""Which Parquet files make up the train and the test split of a folder, found by their names and checked as a set.
+"""Which Parquet files make up the splits of a folder, found by their names and checked as a set.
 
 | where it comes from | names |
 |---|---|
@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidepool.data.dataset import DataError
+from tidepool.data.dataset import VALIDATION_NAMES, DataError
 from tidepool.data.visible import visible
 
 SPLITS = ("train", "test")
@@ -70,6 +70,16 @@ def shards_of(folder: Path, split: str) -> list[Path]:
             missing = _name_of(shards[0], number)
             raise DataError(f"{shards[0].path.parent}: expected {missing}; that shard is missing")
     return [shard.path for shard in shards]
+
+
+def validation_shards_of(folder: Path) -> list[Path]:
+    """The shards of the validation split that the data set has of its own, under whichever of its names; none without.
+
+    Raises:
+        DataError: as `shards_of`.
+    """
+    name = next((name for name in VALIDATION_NAMES if _shards(folder, name)), None)
+    return [] if name is None else shards_of(folder, name)
 
 
 def _require_one_set(folder: Path, split: str, shards: list[Shard]) -> None:
@@ -146,7 +156,7 @@ def _holds_shards(place: Path) -> bool:
 
 
 def _is_split(place: Path) -> bool:
-    return place.name.removeprefix("partial-") in SPLITS
+    return place.name.removeprefix("partial-") in (*SPLITS, *VALIDATION_NAMES)
 
 
 def _parquet_files(folder: Path) -> list[Path]:

@@ -33,7 +33,11 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         CheckpointError: no such file, not one of these formats, or names and shapes other than the model's.
     """
     path = Path(path)
-    state = _read(path)
+    fit_checkpoint(model, read_weights(path), path)
+
+
+def fit_checkpoint(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """As `load_checkpoint`, of a state dict that was read from `path`."""
     expected = model.state_dict()
     counts = {name for name in expected if name.endswith(".num_batches_tracked")}
     missing = [name for name in expected if name not in state and name not in counts]
@@ -55,7 +59,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict({name: expected[name] for name in counts} | state)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of `load_checkpoint`'s formats. Raises CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.safetensors, or saved by torch.save)")
     if path.suffix == ".safetensors":

@@ -19,6 +19,7 @@ from tidepool import kernels
 from tidepool.kernels.activations import NamedActivation
 from tidepool.kernels.layer.pooling import Pool, Size
 from tidepool.kernels.oracle.reference import activate, pool_reference
+from tidepool.models.synchronised import SynchronisedBatchNorm
 
 
 class ConvolutionHolder(Protocol):
@@ -86,6 +87,8 @@ def _is_itself(module: Any) -> bool:
     a subclass or of the instance, no other padding than zeros. What only holds parameters for an op always is."""
     if not isinstance(module, torch.nn.modules.conv._ConvNd | NormHolder):
         return not isinstance(module, torch.nn.Module) or not _is_replacement(module)
+    if isinstance(module, SynchronisedBatchNorm) and not module.training:
+        return not module._forward_hooks and not module._forward_pre_hooks
     known = _CONVOLUTIONS if isinstance(module, torch.nn.modules.conv._ConvNd) else _NORMS
     kind = next((one for one in known if isinstance(module, one)), None)
     return (
@@ -176,6 +179,10 @@ def conv_norm_act(
     batch statistics in training and where it keeps no running ones, `num_batches_tracked`, and for momentum=None
     the average over all batches so far. Where either module was replaced, patched or hooked, the modules are called.
     """
+    if isinstance(norm, SynchronisedBatchNorm) and norm.training and _is_itself(conv):
+        return _over_processes(
+            x, conv, norm, residual=residual, activation=activation, pool=pool, pool_first=pool_first, backend=backend
+        )
     if not (_is_itself(conv) and _is_itself(norm)):
         given: dict[str, Any] = {"residual": residual, "activation": activation, "pool": pool, "pool_first": pool_first}
         return _as_modules(x, conv, norm, **given)
@@ -212,6 +219,27 @@ def conv_norm_act(
         has_residual = residual is not None
         _record(_call("conv_norm_act", x, y, backend, conv=conv, norm=norm, residual=has_residual, **settings))
     return y
+
+
+def _over_processes(
+    x: Tensor,
+    conv: ConvolutionHolder,
+    norm: NormHolder,
+    *,
+    residual: Tensor | None,
+    activation: NamedActivation,
+    pool: Pool,
+    pool_first: bool,
+    backend: str,
+) -> Tensor:
+    """The same with the statistics of all processes: the convolution on its backend, then the norm with its reductions
+    between statistics and normalising, residual, activation and pool as PyTorch's own."""
+    y = conv_relu_pool(x, conv, activation=None, pool=pool if pool_first else None, backend=backend)
+    y = norm(y)
+    if residual is not None:
+        y = y + residual
+    y = activate(y, activation)
+    return y if pool_first else pool_reference(y, pool, x.dim() - 2)
 
 
 def global_average_pool(x: Tensor, *, keepdim: bool = True, backend: str) -> Tensor:

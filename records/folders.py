@@ -13,7 +13,19 @@ BENCH_KIND = "bench"
 """What config.json and summary.json of a bench.py run say of themselves."""
 STATUSES = ("finished", "diverged", "failed", "interrupted", "unfinished")
 """What may become of a run; a run without a summary is unfinished."""
-LATER_FIELDS = {"shuffle_frames": False, "keep_checkpoints": 2}
+LATER_FIELDS = {
+    "shuffle_frames": False,
+    "keep_checkpoints": 2,
+    "accumulate": 1,
+    "ema": False,
+    "ema_decay": 0.999,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "channels_last": False,
+    "cuda_graph": False,
+    "artifact": False,
+    "profile": False,
+}
 """Fields that config.json lacks in records older than they are, with what those runs did; None is not listed."""
 _INSIDE_A_RUN = frozenset({"checkpoints", "media", "wandb"})
 

@@ -6,9 +6,10 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tidepool.installation import checkout
 from tidepool.records import OneLineParser
@@ -66,6 +67,12 @@ def main(arguments: Sequence[str], *, prog: str = "tidepool sweep") -> int:
             if options.online:
                 raise SweepError("--storage: W&B keeps the state of an --online sweep; give one or the other")
             check_url(options.storage)
+        for name in metrics_on_the_test_split(sweep.content):
+            complain(
+                f"warning: {options.file}: metric.name: {name} chooses by the test split, which a run reads once, at "
+                f"its end; val/{name.partition('/')[2]} is for choosing",
+                0,
+            )
         if options.dry_run:
             return _dry_run(sweep, options)
         if options.online:
@@ -79,6 +86,13 @@ def main(arguments: Sequence[str], *, prog: str = "tidepool sweep") -> int:
         return complain(f"{error.filename or 'the sweep'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
         return complain("stopped; the same command resumes", 130)
+
+
+def metrics_on_the_test_split(content: Mapping[str, Any]) -> list[str]:
+    """Names of a sweep's metrics that are the test split's."""
+    metric = content.get("metric") or []
+    names = [str(one["name"]) for one in ([metric] if isinstance(metric, Mapping) else metric)]
+    return [name for name in names if name.startswith("test/")]
 
 
 def _complain(prog: str, message: str, code: int) -> int:

@@ -51,6 +51,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("tune",),
     ),
     "models": (
+        ("synchronised",),
         ("fused", "registry", "checkpoint"),
         ("layers", "torchvision_names"),
         ("families", "fusion"),

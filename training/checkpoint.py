@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tidepool.records import SCHEMA_VERSION, checksum_path, checksum_state
+from tidepool.training.average import WeightAverage
 from tidepool.training.checkpoint_files import store
 from tidepool.training.config import Config
 from tidepool.training.run_folder import RunFolderError
@@ -26,13 +27,22 @@ class Progress:
     """ISO 8601 with UTC offset."""
     step: int = 0
     """Optimizer steps done."""
+    train_samples: int = 0
+    """How many there are to train on."""
     evaluated_step: int = 0
-    """The step of the latest evaluation."""
+    """The step of the latest evaluation on the validation split."""
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    """What the latest evaluation gave."""
+    best_step: int = 0
+    best_loss: float | None = None
+    best_accuracy: float = -1.0
+    """Of the evaluation with the highest validation accuracy, the earliest of equals; -1 before the first."""
+    evaluations_since_best: int = 0
     test_loss: float | None = None
     test_accuracy: float | None = None
     test_factor_accuracy: dict[str, float] = field(default_factory=dict)
-    """Of each part of labels made of several."""
-    best_accuracy: float = -1.0
+    """Of each part of labels made of several. The test split is read once, when the run is trained."""
     elapsed_s: float = 0.0
     """Seconds worked on the run up to this checkpoint, evaluation included."""
     train_seconds: float = 0.0
@@ -61,6 +71,20 @@ class Trainee:
     optimizer: Optimizer
     schedule: LRScheduler
     scaler: torch.amp.GradScaler
+    average: WeightAverage | None = None
+    """Of the weights, where it is evaluated and saved in their stead."""
+    wrapped: nn.Module | None = None
+    """The network as training calls it, where that is not the network itself."""
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network whose weights are evaluated and saved as the run's."""
+        return self.model if self.average is None else self.average.model
+
+    @property
+    def network(self) -> nn.Module:
+        """What training calls."""
+        return self.model if self.wrapped is None else self.wrapped
 
 
 class UnreadableError(RunFolderError):
@@ -90,19 +114,27 @@ def save_checkpoint(
         "config": config.as_record(),
         "progress": asdict(progress),
         "measurements": measurements,
-        "model": trainee.model.state_dict(),
+        "model": trainee.evaluated.state_dict(),
+        "trained": {} if trainee.average is None else trainee.model.state_dict(),
         "optimizer": trainee.optimizer.state_dict(),
         "schedule": trainee.schedule.state_dict(),
         "scaler": trainee.scaler.state_dict(),
         "rng_cpu": torch.get_rng_state(),
         "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    for name, tensor in (*trainee.model.named_parameters(), *_tensors(content["optimizer"]["state"], "optimizer")):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise NotFiniteError(f"{name} is not finite")
+    check_finite(trainee)
     file = io.BytesIO()  # PyTorch's own writing to a path says nothing of a full disk but that it failed
     torch.save(content, file)
     store(folder, progress.step, file.getvalue(), names=names, keep=config.keep_checkpoints)
+
+
+def check_finite(trainee: Trainee) -> None:
+    """Raise NotFiniteError for a parameter or a state of its optimizer that is not finite."""
+    averaged = [] if trainee.average is None else trainee.average.model.named_parameters()
+    states = _tensors(trainee.optimizer.state_dict()["state"], "optimizer")
+    for name, tensor in (*trainee.model.named_parameters(), *averaged, *states):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise NotFiniteError(f"{name} is not finite")
 
 
 def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
@@ -146,8 +178,10 @@ def restore(content: dict[str, Any], trainee: Trainee) -> Progress:
         RunFolderError: the weights are not those of this network, or the rest is not what trains it.
     """
     try:
-        trainee.model.load_state_dict(content["model"])
-    except RuntimeError as error:
+        trainee.evaluated.load_state_dict(content["model"])
+        if trainee.average is not None:
+            trainee.model.load_state_dict(content["trained"])
+    except (RuntimeError, LookupError) as error:
         raise RunFolderError(f"the checkpoint's weights do not fit: {error}") from error
     try:
         trainee.optimizer.load_state_dict(content["optimizer"])

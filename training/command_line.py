@@ -2,16 +2,15 @@
 
 import argparse
 import contextlib
-import dataclasses
 import io
 import os
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
 
 import tyro
 
 from tidepool.training.config import Config, ConfigError
+from tidepool.training.flag_groups import flags_type, values_of
 
 DESCRIPTION = """Train one network, tracked. Records go to <run_dir>: config.json, environment.json, metrics.jsonl,
 summary.json, checkpoints/ and media/. Exit code: 0 finished, 1 failed for an outside reason, 2 bad arguments or input,
@@ -36,12 +35,12 @@ def parse_arguments(arguments: Sequence[str], *, prog: str = "tidepool train") -
     try:
         with contextlib.redirect_stderr(complaint):
             flags = tyro.cli(
-                _flags(chosen),
+                flags_type(chosen),
                 prog=prog,
                 description=" ".join(DESCRIPTION.split()),
                 args=arguments,
                 use_underscores=True,
-                config=(tyro.conf.FlagConversionOff,),
+                config=(tyro.conf.FlagConversionOff, tyro.conf.OmitArgPrefixes),
             )
     except SystemExit as exit_request:
         if exit_request.code != _BAD_FLAGS:  # help, or a signal
@@ -51,7 +50,7 @@ def parse_arguments(arguments: Sequence[str], *, prog: str = "tidepool train") -
             text += f"; {chosen.options_text()}"
         raise ConfigError(f"{text} ({prog} --help lists the flags)") from None
     given = {flag.removeprefix("--").partition("=")[0].replace("-", "_") for flag in arguments if flag.startswith("--")}
-    values = {known.name: getattr(flags, known.name) for known in dataclasses.fields(flags)}
+    values = values_of(flags)
     options = {name: values.pop(name) for name in chosen.known_options()}
     config = Config(**values | {"options": {name: value for name, value in options.items() if name in given}})
     config.validate()
@@ -65,15 +64,6 @@ def _names_chosen(arguments: Sequence[str]) -> Config:
         parser.add_argument(f"--{name}", nargs="?")  # a missing value is for tyro to complain about
     names = vars(parser.parse_known_args(list(arguments))[0])
     return Config(**{name: value for name, value in names.items() if value is not None})
-
-
-def _flags(chosen: Config) -> Any:
-    """`Config` with a field more for each option of the data set and the network chosen."""
-    options = []
-    for option in chosen.known_options().values():
-        shown = tyro.conf.arg(help=f"Of {option.owner}: {option.help}")
-        options.append((option.name, Annotated[option.kind, shown], dataclasses.field(default=option.default)))
-    return dataclasses.make_dataclass("Flags", options, bases=(Config,), frozen=True)
 
 
 def _one_line(boxed: str) -> str:

@@ -24,9 +24,10 @@ Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
 
 # Fields that change where a run is kept or shown, or how often it is saved, but nothing that it computes or records:
 # a run may be resumed with others. All the rest must be as the run was started.
-FREE_ON_RESUME = frozenset(
-    {"run_dir", "resume", "progress", "track", "project", "group", "name", "data_dir"}
-    | {"checkpoint_every", "checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints"}
+FREE_ON_RESUME = (
+    frozenset({"run_dir", "resume", "progress", "track", "project", "group", "name", "tags", "artifact", "data_dir"})
+    | {"histogram_every", "profile", "keep_checkpoints"}
+    | {"checkpoint_every", "checkpoint_every_steps", "checkpoint_every_minutes"}
 )
 
 
@@ -39,7 +40,8 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Config:
-    """One training run. Accuracies are fractions; an epoch is one pass over the whole batches of the training split."""
+    """One training run. Accuracies are fractions; an epoch is one pass over the whole batches of the training split, of
+    which one sample in ten is held out for validation unless the data set has a validation split of its own."""
 
     data: str = "digits"
     """digits, cifar10, spoken_digits (audio), moving_digits (video), a folder (Hugging Face layout with images or
@@ -55,7 +57,8 @@ class Config:
     options: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
     """Options of the data set and of the network by name, those that are given; the others have their defaults."""
     backend: Backend = "auto"
-    """What runs conv + bias + ReLU + pool: this project's triton kernels, cudnn (PyTorch's own), compile, or auto."""
+    """What runs conv + bias + ReLU + pool: this project's triton kernels, cudnn (PyTorch's own), compile (the whole
+    network on PyTorch's own under torch.compile), or auto."""
     dtype: Dtype = "fp32"
     """fp32 (IEEE, TF32 switched off), tf32 (needs a CUDA GPU), or autocast to bf16 or fp16."""
     epochs: int = 8
@@ -64,30 +67,50 @@ class Config:
     """Stop after so many optimizer steps if that is sooner; the learning-rate schedule ends there too."""
     batch_size: int = 64
     """Samples a step."""
+    accumulate: int = 1
+    """Parts that each batch is divided into, one after another, gradients added up: the same step in less memory, but
+    that batch statistics are those of a part."""
     lr: float = 0.03
-    """Learning rate: the peak of onecycle, or the constant."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
+    """Learning rate: the highest one, after the warm-up."""
+    optimizer: Literal["sgd", "adamw", "muon"] = "sgd"
+    """SGD with Nesterov momentum, AdamW, or Muon for the weights within the network (filters as matrices) and AdamW for
+    the classifier and vectors."""
     momentum: float = 0.9
-    """SGD's momentum, AdamW's beta1."""
+    """SGD's and Muon's momentum, AdamW's beta1."""
     weight_decay: float = 5e-4
     """Of weights with two or more dimensions; biases and normalisation are left alone."""
-    schedule: Literal["onecycle", "constant"] = "onecycle"
-    """Learning rate over the run: up and down along cosines (torch's OneCycleLR), or constant after the warm-up."""
+    schedule: Literal["onecycle", "cosine", "step", "constant"] = "onecycle"
+    """Learning rate over the run: up and down along cosines (torch's OneCycleLR); or after the warm-up down along a
+    cosine, to a tenth at a half and at three quarters of the steps, or constant."""
     warmup: float = 0.25
     """Fraction of the steps in which the learning rate rises from 1/25 of --lr."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this Euclidean norm of them all where it is larger."""
+    ema: bool = False
+    """Evaluate and save an exponential moving average of the weights; training goes on from the weights themselves."""
+    ema_decay: float = 0.999
+    """How much of that average stays at each step, once there have been enough."""
     label_smoothing: float = 0.0
     """Share of each target spread evenly over all classes."""
     augment: bool = False
     """Random changes of training inputs that keep the label right: images are shifted by up to an eighth, and
     mirrored where they have colour; audio is shifted in time; videos are shifted, all frames alike, never
     mirrored."""
+    cutout: int | None = None
+    """Side in positions of a square that is blanked in each training input, at a random place."""
+    mixup: float = 0.0
+    """alpha of the Beta distribution that mixes each training input with another, labels alike; 0 is off."""
+    cutmix: float = 0.0
+    """The same for a rectangle of the input, whose share is the label's. With both, either at each step."""
     seed: int = 0
-    """Decides weights, order of the data and augmentation, on every backend alike; never the test split."""
+    """Decides weights, order of the data and augmentation, on every backend alike; never which samples validate or
+    test."""
     deterministic: bool = False
     """Refuse algorithms that may give another result on the next run (slower on a GPU)."""
     eval_every: int = 1
-    """Epochs between evaluations on the test split; there is always one at the end."""
+    """Epochs between evaluations on the validation split; there is always one at the end."""
+    patience: int | None = None
+    """Stop early after so many evaluations in which the validation accuracy did not rise."""
     log_every: int = 10
     """Steps between rows of metrics.jsonl after the first hundred, which are all recorded."""
     checkpoint_every: int = 1
@@ -100,12 +123,27 @@ class Config:
     """How many of the latest checkpoints are kept, beside the best one."""
     device: Literal["auto", "cpu", "cuda", "sm_80", "sm_90"] = "auto"
     """auto is the GPU if there is one; on sm_80 and sm_90 backend triton's kernels are compiled, and run simulated."""
+    channels_last: bool = False
+    """Keep images and videos, and the filters on them, with the channels innermost in memory (NHWC)."""
+    cuda_graph: bool = False
+    """Replay the forward and the backward pass of the step as CUDA graphs (needs a CUDA GPU)."""
+    init_from: Path | None = None
+    """Start from the weights of a checkpoint: of train.py, torchvision's or safetensors. A classifier of another number
+    of classes starts afresh."""
     track: Literal["offline", "online", "off"] = "offline"
     """Weights & Biases: on this disk only, on its server, or not at all. A run that a W&B agent starts goes online."""
     project: str | None = None
     """W&B project; by default WANDB_PROJECT from the environment, else tidepool."""
     group: str | None = None
     """Name that runs to be compared have in common."""
+    tags: str | None = None
+    """W&B's tags of the run, separated by commas, besides its data, model and backend."""
+    artifact: bool = False
+    """Keep best.pt in W&B as an artifact when the run is trained."""
+    histogram_every: int | None = None
+    """Steps between histograms of weights and gradients (media/histograms.jsonl, and W&B)."""
+    profile: bool = False
+    """Write a trace of five steps by torch.profiler (media/trace.json)."""
     name: str | None = None
     """Display name; by default the name of the run folder."""
     run_dir: Path | None = None
@@ -124,14 +162,14 @@ class Config:
         hints = typing.get_type_hints(Config)
         for known in dataclasses.fields(self):
             _check_type(known.name, getattr(self, known.name), hints[known.name])
-        for name in ("data", "model", "model_options", "project", "group", "name", "resume"):
+        for name in ("data", "model", "model_options", "project", "group", "tags", "name", "resume"):
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ConfigError(f"{name}={value!r}; expected some text")
         self._check_options()
         for name in (
-            "epochs", "max_steps", "batch_size", "eval_every", "log_every", "checkpoint_every",
-            "checkpoint_every_steps", "keep_checkpoints",
+            "epochs", "max_steps", "batch_size", "accumulate", "cutout", "eval_every", "log_every", "checkpoint_every",
+            "checkpoint_every_steps", "keep_checkpoints", "patience", "histogram_every",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -144,10 +182,17 @@ class Config:
             raise ConfigError(f"lr={self.lr}; expected a finite number above 0")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(f"weight_decay={self.weight_decay}; expected a finite number of at least 0")
-        minutes = self.checkpoint_every_minutes
-        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-            raise ConfigError(f"checkpoint_every_minutes={minutes}; expected a finite number above 0")
-        for name in ("momentum", "warmup", "label_smoothing"):
+        for name in ("checkpoint_every_minutes", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name}={value}; expected a finite number above 0")
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name}={value}; expected a finite number of at least 0")
+        if self.accumulate > self.batch_size:
+            raise ConfigError(f"accumulate={self.accumulate}; expected at most batch_size, which is {self.batch_size}")
+        for name in ("momentum", "warmup", "label_smoothing", "ema_decay"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ConfigError(f"{name}={value}; expected a number from 0 to below 1")

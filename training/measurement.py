@@ -24,6 +24,7 @@ class StepTimes:
         self._milliseconds: deque[float] = deque(maxlen=KEPT_STEPS)
         self._steady_samples = 0
         self._steady_seconds = 0.0
+        self._latest: list[tuple[float, int]] = []
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -40,10 +41,21 @@ class StepTimes:
             milliseconds = begin.elapsed_time(end) if self._on_gpu else (end - begin) * 1e3
             self._seen += 1
             self._milliseconds.append(milliseconds)
+            self._latest.append((milliseconds, samples))
             if self._seen > WARMUP_STEPS:
                 self._steady_samples += samples
                 self._steady_seconds += milliseconds / 1e3
         self._in_flight.clear()
+
+    def since_last(self) -> dict[str, float]:
+        """Metrics of the steps collected since the last call: mean milliseconds a step, samples a second of step time;
+        none where there was no step."""
+        steps, self._latest = self._latest, []
+        milliseconds = sum(duration for duration, _ in steps)
+        if milliseconds <= 0:
+            return {}
+        speed = 1e3 * sum(samples for _, samples in steps) / milliseconds
+        return {"speed/step_ms": milliseconds / len(steps), "speed/samples_per_second": speed}
 
     def median_ms(self) -> float | None:
         """Median milliseconds a step, or None before the first."""

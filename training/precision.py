@@ -5,11 +5,16 @@ import os
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tidepool import simulator
+from tidepool.data import LabelledData
+from tidepool.data.augmentation import normalise
 from tidepool.kernels.layer.dtypes import BY_NAME
 from tidepool.training.config import Config, ConfigError
 
+MEMORY_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""Channels innermost, by the number of dimensions."""
 _AUTOCAST = ("bf16", "fp16")
 
 
@@ -76,7 +81,16 @@ def autocast(config: Config, device: torch.device) -> contextlib.AbstractContext
     """Context for forward passes: autocast to bf16 or fp16, or nothing for fp32 and tf32."""
     if config.dtype not in _AUTOCAST:
         return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=BY_NAME[config.dtype])
+    # A graph holds the casts of weights, so that they must not be remembered from outside it.
+    return torch.autocast(device.type, dtype=BY_NAME[config.dtype], cache_enabled=not config.cuda_graph)
+
+
+def normalised(data: LabelledData, config: Config, inputs: Tensor) -> Tensor:
+    """Inputs (N, C, *spatial) as the network takes them: float32, in the memory format that is asked for."""
+    inputs = normalise(inputs, data.mean, data.std, torch.float32)
+    if config.channels_last:
+        inputs = inputs.contiguous(memory_format=MEMORY_FORMATS[inputs.dim()])
+    return inputs
 
 
 def make_scaler(config: Config, device: torch.device) -> torch.amp.GradScaler:

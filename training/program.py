@@ -13,6 +13,7 @@ from tidepool.program import STOPPED
 from tidepool.training.command_line import parse_arguments
 from tidepool.training.config import ConfigError
 from tidepool.training.display import summary_text
+from tidepool.training.distributed import tells
 from tidepool.training.run import EXIT_FAILED, in_one_line, train
 from tidepool.training.run_folder import RunFolderError
 
@@ -24,11 +25,14 @@ def main(arguments: Sequence[str], *, prog: str = "tidepool train") -> int:
     try:
         outcome = train(parse_arguments(arguments, prog=prog), announce=print)
     except (ConfigError, RunFolderError, DataError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        if tells():  # of several processes all refuse, and one says so
+            print(f"{prog}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"{prog}: {in_one_line(error)}", file=sys.stderr)
         return EXIT_FAILED
+    if not tells():
+        return outcome.exit_code
     if outcome.exit_code == EXIT_FAILED:
         print(f"{prog}: {outcome.summary['exit_reason']}", file=sys.stderr)
     if outcome.had_ended_before:

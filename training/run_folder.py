@@ -13,6 +13,7 @@ wandb/          Weights & Biases' own files
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -160,7 +161,7 @@ def run_id_given() -> str:
 
 def run_dir_of(config: Config) -> Path:
     """The folder `config` asks for: `run_dir`, else the one that `resume` points into, else that of WANDB_RUN_ID, which
-    an agent gives again to a run that was preempted, else a new name under runs/."""
+    an agent gives again to a run that was preempted, else a new name under runs/, one for each launch."""
     if config.run_dir is not None:
         return config.run_dir
     if config.resume not in ("auto", "never"):
@@ -170,8 +171,22 @@ def run_dir_of(config: Config) -> Path:
     if run_id := run_id_given():
         return Path("runs") / re.sub(r"[^\w.-]", "_", run_id)
     data = Path(config.data).name or "data"
-    when = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{when}-{data}-{config.model}-{config.backend}-seed{config.seed}-{secrets.token_hex(2)}"
+    when, token = launch()
+    return Path("runs") / f"{when}-{data}-{config.model}-{config.backend}-seed{config.seed}-{token}"
+
+
+def launch() -> tuple[str, str]:
+    """When this run was launched, and what tells it from others launched in the same second. Under torchrun both are
+    torchrun's own, so that processes that it starts again after one was killed find the folder of those before them."""
+    elastic = os.environ.get("TORCHELASTIC_RUN_ID")
+    if elastic is None:
+        return datetime.now().strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2)
+    agent = os.getppid()
+    ticks = int(Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[19])
+    booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+    began = int(booted.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    told = f"{elastic} {agent} {ticks}".encode()
+    return datetime.fromtimestamp(began).strftime("%Y%m%d-%H%M%S"), hashlib.sha256(told).hexdigest()[:4]
 
 
 def checkpoint_asked_for(resume: str) -> Path:

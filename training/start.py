@@ -6,9 +6,9 @@ from typing import Any
 
 from tidepool.records import Row, checksum_path, read_rows
 from tidepool.training.checkpoint import Progress, UnreadableError, read_checkpoint
-from tidepool.training.checkpoint_files import candidates
+from tidepool.training.checkpoint_files import BEST, candidates
 from tidepool.training.config import Config
-from tidepool.training.recorder import check_measurements, rows_until
+from tidepool.training.recorder import rows_until
 from tidepool.training.run_folder import (
     CHECKPOINTS,
     RunFolder,
@@ -16,6 +16,7 @@ from tidepool.training.run_folder import (
     checkpoint_asked_for,
     run_of_checkpoint,
 )
+from tidepool.training.steps import check_measurements
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Start:
     """What to resume from."""
     rows: list[Row] = field(default_factory=list)
     """The rows recorded up to the checkpoint."""
+    best: bytes | None = None
+    """The file best.pt beside it, where that is whole."""
     run_id: str | None = None
     """The run that is resumed; None begins a new one, which may take up another's checkpoint."""
     ended: dict[str, Any] | None = None
@@ -98,7 +101,17 @@ def _at_checkpoint(path: Path, folder: RunFolder, config: Config) -> Start:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{where} cannot be resumed from: {error}") from error
     in_place = run is not None and _same(run, folder.path)
-    return Start(checkpoint=content, rows=rows, run_id=content["progress"]["run_id"] if in_place else None)
+    best = None if run is None else _best_of(run / CHECKPOINTS / BEST)
+    return Start(checkpoint=content, rows=rows, best=best, run_id=content["progress"]["run_id"] if in_place else None)
+
+
+def _best_of(path: Path) -> bytes | None:
+    """The file, if it is a checkpoint that can be read."""
+    try:
+        read_checkpoint(path)
+        return path.read_bytes()
+    except (UnreadableError, OSError):
+        return None
 
 
 def _refuse_differences(where: Path, config: Config, recorded: dict[str, Any]) -> None:

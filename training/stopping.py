@@ -24,7 +24,8 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._received: int | None = None
+        self.received: int | None = None
+        """The signal that has come."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -39,11 +40,11 @@ class StopRequest:
 
     def raise_if_received(self) -> None:
         """Raise Interrupted if a signal has come."""
-        if self._received is not None:
-            raise Interrupted(self._received)
+        if self.received is not None:
+            raise Interrupted(self.received)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self._received = number
+        self.received = number
         self._restore()
 
     def _restore(self) -> None:

@@ -8,52 +8,30 @@ W&B's counter starts again at 0 in each process that resumes a run offline.
 import contextlib
 import importlib
 import os
-import queue
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
+from tidepool.training.bounded_calls import BoundedCalls, kill_services
+from tidepool.training.checkpoint import Progress
+from tidepool.training.checkpoint_files import BEST
 from tidepool.training.config import Config, ConfigError
+from tidepool.training.evaluation import Evaluation
+from tidepool.training.job import Job
+from tidepool.training.observer import Observer
+from tidepool.training.run_folder import CHECKPOINTS
 
 DEFAULT_PROJECT = "tidepool"
 LOG_LIMIT_S, FINISH_LIMIT_S = 30.0, 300.0
 """Seconds after which W&B is given up: a call for a row, and the last one, which may have to upload."""
 _AS_OFFLINE, _AS_OFF = ("offline", "dryrun"), ("disabled",)
 """Values of WANDB_MODE, older names among them."""
-
-
-class Tracker(Protocol):
-    """Where rows, tables, images and the summary go besides the run folder."""
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """One row of metrics with its `step`."""
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-        """A table under `name`."""
-
-    def image(self, name: str, path: Path, step: int) -> None:
-        """The image in a file, under `name`."""
-
-    def finish(self, summary: Mapping[str, Any], exit_code: int) -> None:
-        """Final figures; nothing may follow."""
-
-
-class NoTracker:
-    """`--track off`: W&B is not even imported."""
-
-    def log(self, row: Mapping[str, Any]) -> None: ...
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None: ...
-
-    def image(self, name: str, path: Path, step: int) -> None: ...
-
-    def finish(self, summary: Mapping[str, Any], exit_code: int) -> None: ...
 
 
 def tracking_mode(config: Config) -> str:
@@ -113,73 +91,29 @@ def check_agents_values(config: Config) -> None:
             )
 
 
-class _Calls:
-    """Calls one after another in a thread of their own, each waited for within a limit; after one that has not ended
-    `hang` is True, and the next begins in a thread of its own."""
-
-    def __init__(self) -> None:
-        self.hang = False
-        self._waiting: queue.SimpleQueue[tuple[Callable[[], None], queue.SimpleQueue[Any]]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def run(self, call: Callable[[], None], limit_s: float) -> None:
-        """Raises what the call raises, or TimeoutError."""
-        if self._thread is None or self.hang:
-            self.hang = False
-            self._waiting = queue.SimpleQueue()
-            self._thread = threading.Thread(target=self._work, args=[self._waiting], name="wandb", daemon=True)
-            self._thread.start()
-        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._waiting.put((call, answer))
-        try:
-            error = answer.get(timeout=limit_s)
-        except queue.Empty:
-            self.hang = True
-            raise TimeoutError(f"no answer within {limit_s:g} s") from None
-        if error is not None:
-            raise error
-
-    @staticmethod
-    def _work(waiting: "queue.SimpleQueue[tuple[Callable[[], None], queue.SimpleQueue[Any]]]") -> None:
-        while True:
-            call, answer = waiting.get()
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    call()
-            except BaseException as error:
-                answer.put(error)
-            else:
-                answer.put(None)
-
-
-def _kill_services() -> None:
-    """Kill this process's children that are W&B's service: stopped ones would be waited for at the process's end."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
-            if int(rest.split()[1]) == os.getpid() and "wandb" in name:
-                os.kill(int(folder.name), signal.SIGKILL)
-        except (OSError, ValueError, IndexError):
-            continue
-
-
-def start_tracker(config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> Tracker:
+def start_tracker(config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> Observer:
     """The tracker for `mode`. When W&B does not start, one warning is given and the run continues without it."""
     if mode == "off":
-        return NoTracker()
+        return Observer()
     tracker = WandbTracker()
     tracker.start(config, mode, run_dir, run_id, extra_config)
     return tracker
 
 
-class WandbTracker:
+def tags_of(config: Config) -> list[str]:
+    """W&B's tags of a run; at most 64 letters each, which is W&B's limit."""
+    own = [tag.strip() for tag in (config.tags or "").split(",") if tag.strip()]
+    return list(dict.fromkeys(tag[-64:] for tag in (config.data, config.model, config.backend, *own)))
+
+
+class WandbTracker(Observer):
     """A W&B run. The first call that fails, or does not end within its limit, is reported once and ends tracking."""
 
     def __init__(self) -> None:
         self._run: Any = None
         self._wandb: Any = None
-        self._calls = _Calls()
+        self._calls = BoundedCalls()
+        self._job: Job | None = None
 
     def start(self, config: Config, mode: str, run_dir: Path, run_id: str, extra_config: Mapping[str, Any]) -> None:
         """Open the W&B run `run_id`, or resume it; `extra_config` is kept with the settings.
@@ -206,6 +140,8 @@ class WandbTracker:
             self._run = wandb.init(
                 project=project,
                 group=config.group,
+                job_type="train",
+                tags=tags_of(config),
                 name=config.name or run_dir.resolve().name,
                 id=run_id,
                 resume="allow",
@@ -215,6 +151,10 @@ class WandbTracker:
                 settings=settings,
             )
             self._run.define_metric("*", step_metric="step")
+            for axis in ("step", "epoch", "time_s"):
+                self._run.define_metric(axis, hidden=True)
+            for metric, best in (("val/accuracy", "max"), ("val/loss", "min")):
+                self._run.define_metric(metric, step_metric="step", summary=best)
 
         def online_or_offline() -> None:
             try:
@@ -229,10 +169,48 @@ class WandbTracker:
 
         self._guarded(online_or_offline)
 
-    def log(self, row: Mapping[str, Any]) -> None:
+    def row(self, row: Mapping[str, Any]) -> None:
         """One row of metrics with its `step`."""
         if self._run is not None:
             self._within(LOG_LIMIT_S, lambda: self._run.log(dict(row)))
+
+    def tested(self, result: Evaluation, step: int) -> None:
+        """The confusion matrix as W&B's own chart, and the checkpoint as an artifact where that is asked for."""
+        if self._run is not None and self._job is not None:
+            names = list(self._job.data.class_names)
+            true, predicted = (side.tolist() for side in result.confusion.nonzero(as_tuple=True))
+            counts = result.confusion[true, predicted]
+            answers = {
+                "y_true": torch.tensor(true).repeat_interleave(counts).tolist(),
+                "preds": torch.tensor(predicted).repeat_interleave(counts).tolist(),
+            }
+            chart = {"step": step}
+            self._within(
+                LOG_LIMIT_S,
+                lambda: self._run.log(
+                    chart | {"confusion_plot": self._wandb.plot.confusion_matrix(class_names=names, **answers)}
+                ),
+            )
+        if self._run is not None and self._job is not None and self._job.config.artifact:
+            self._within(FINISH_LIMIT_S, self._keep_best)
+
+    def _keep_best(self) -> None:
+        assert self._job is not None
+        artifact = self._wandb.Artifact(f"{self._job.config.model}-{self._run.id}", type="model")
+        artifact.add_file(str(self._job.run_dir / CHECKPOINTS / BEST))
+        self._run.log_artifact(artifact, aliases=["best"])
+
+    def began(self, job: Job, progress: Progress) -> None:
+        """Remember the job."""
+        self._job = job
+
+    def histogram(self, name: str, counts: Tensor, edges: Tensor, step: int) -> None:
+        """A histogram under `name`."""
+        if self._run is not None:
+            bins = counts.numpy(), edges.numpy()
+            self._within(
+                LOG_LIMIT_S, lambda: self._run.log({"step": step, name: self._wandb.Histogram(np_histogram=bins)})
+            )
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """A table under `name`."""
@@ -249,7 +227,7 @@ class WandbTracker:
         if self._run is not None:
             self._within(LOG_LIMIT_S, lambda: self._run.log({"step": step, name: self._wandb.Image(str(path))}))
 
-    def finish(self, summary: Mapping[str, Any], exit_code: int) -> None:
+    def ended(self, summary: Mapping[str, Any], exit_code: int) -> None:
         """Write the summary and close the W&B run."""
         if self._run is not None:
             self._within(LOG_LIMIT_S, lambda: self._run.summary.update(dict(summary)))
@@ -259,7 +237,7 @@ class WandbTracker:
             # W&B failed. Its own clean-up at interpreter exit would print a traceback when its service has died, and
             # wait for ever when it hangs.
             if self._calls.hang:
-                _kill_services()
+                kill_services()
             with contextlib.suppress(Exception):
                 self._calls.run(lambda: self._wandb.teardown(exit_code), LOG_LIMIT_S)
 

@@ -61,13 +61,15 @@ def _curves(stem: str, title: str, group: pd.DataFrame, metrics: pd.DataFrame) -
     wanted = [
         ("train/loss", "training loss", 1.0),
         ("train/accuracy", "training accuracy, %", 100.0),
+        ("val/loss", "validation loss", 1.0),
+        ("val/accuracy", "validation accuracy, %", 100.0),
         ("test/loss", "test loss", 1.0),
         ("test/accuracy", "test accuracy, %", 100.0),
     ]
     for metric, label, scale in wanted:
         rows = metrics[metrics["metric"] == metric]
-        if rows.empty:
-            continue
+        if rows.empty or (metric.startswith("test/") and not rows["run"].duplicated().any()):
+            continue  # runs read the test split once, but for those recorded before there was a validation split
         by_epoch = bool(np.isfinite(rows["epoch"]).all())
         canvas, axes = canvas_and_axes()
         binned = _draw_curves(axes, group, rows, "epoch" if by_epoch else "step", scale)

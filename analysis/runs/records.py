@@ -37,8 +37,8 @@ RUN_TEXT = (
     "run", "sweep", "status", "exit_reason", "run_id", "group", "started_at", *ASKED[:4], "conv_library", "kernel_mode",
 )  # fmt: skip
 MEASURED_NUMBERS = (
-    "parameters", "epochs", "steps", "test_accuracy", "test_loss", "train_seconds",
-    "step_ms_p50", "samples_per_second", "peak_memory_bytes",
+    "parameters", "epochs", "steps", "test_accuracy", "test_loss", "val_accuracy", "val_loss", "best_epoch",
+    "train_seconds", "step_ms_p50", "samples_per_second", "peak_memory_bytes",
 )  # fmt: skip
 RUN_NUMBERS = (*MEASURED_NUMBERS, "margin_points")
 METRIC_COLUMNS = (*CURVE_KEYS, "metric", "value")

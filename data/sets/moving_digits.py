@@ -37,14 +37,15 @@ def moving_digits(request: Request, *, shuffle_frames: bool = False) -> Labelled
     """The images of `digits` moving in each direction: 22,992 clips (1, 5, 26, 26) to train on, 1,440 to test on.
 
     The images are split as `digits` are, so that test clips show images that training clips do not; those to train
-    on set out from four places each. A label is 4 x digit + direction.
+    on set out from four places each, and validation holds out all clips of an image. A label is 4 x digit + direction.
 
     `shuffle_frames`: put each clip's frames, in train and test, in a random order of its own that --seed does not
     change. A control: what the order of frames tells is gone, what each frame shows is left.
     """
+    image_splits = digit_splits()
     splits = [
         _clips(pixels.repeat(paths, 0), digits.repeat(paths), np.random.default_rng((SEED, number)), shuffle_frames)
-        for number, ((pixels, digits), paths) in enumerate(zip(digit_splits(), PATHS, strict=True))
+        for number, ((pixels, digits), paths) in enumerate(zip(image_splits, PATHS, strict=True))
     ]
     directions = tuple(ORDER)
     classes = [(digit, direction) for digit in range(10) for direction in range(len(directions))]
@@ -60,6 +61,7 @@ def moving_digits(request: Request, *, shuffle_frames: bool = False) -> Labelled
             Factor("digit", tuple(str(digit) for digit in range(10)), tuple(digit for digit, _ in classes)),
             Factor("direction", directions, tuple(direction for _, direction in classes)),
         ),
+        groups=np.arange(len(image_splits[0][0])).repeat(PATHS[0] * len(directions)),
     )
 
 

@@ -50,6 +50,15 @@ def test_a_sweep_runs_compares_and_reports(write_sweep, run_sweep, capsys):
     assert json.loads((RUNS / "sweep.json").read_text())["margin_points"] == 1.0
 
 
+def test_a_metric_of_the_test_split_is_one_warning(write_sweep, run_sweep, capsys):
+    assert run_sweep(write_sweep(metric={"name": "test/accuracy", "goal": "maximize"})) == 0
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "metric.name: test/accuracy chooses by the test split" in warning
+    assert "val/accuracy is for choosing" in warning
+    assert run_sweep(write_sweep(name="other", metric={"name": "val/accuracy", "goal": "maximize"})) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_the_same_command_again_runs_nothing_and_reports_again(write_sweep, run_sweep, capsys):
     path = write_sweep()
     assert run_sweep(path) == 0

@@ -6,6 +6,7 @@ import random
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -142,7 +143,12 @@ def test_a_kill_between_any_two_writes_leaves_a_whole_checkpoint(
 
 def test_checkpoints_come_by_steps_and_by_minutes(small, quietly, tmp_path, monkeypatch) -> None:
     saved: list[int] = []
-    monkeypatch.setattr("tidepool.training.checkpoint.store", lambda folder, step, *_, **__: saved.append(step))
+
+    def storing(folder: Path, step: int, *given: Any, **named: Any) -> None:
+        saved.append(step)
+        store(folder, step, *given, **named)
+
+    monkeypatch.setattr("tidepool.training.checkpoint.store", storing)
     quietly(small(epochs=2, checkpoint_every=9, checkpoint_every_steps=3, eval_every=9))
     assert saved == [3, 6, 8]
     saved.clear()
@@ -154,8 +160,9 @@ def test_checkpoints_come_by_steps_and_by_minutes(small, quietly, tmp_path, monk
 def test_time_of_saving_is_not_time_of_training(small, quietly, monkeypatch) -> None:
     held: list[float] = []
 
-    def slow(folder: Path, step: int, content: bytes, **_: object) -> None:
+    def slow(folder: Path, step: int, content: bytes, **named: Any) -> None:
         held.append(torch.load(io.BytesIO(content), weights_only=True)["progress"]["train_seconds"])
+        store(folder, step, content, **named)
         time.sleep(0.5)
 
     monkeypatch.setattr("tidepool.training.checkpoint.store", slow)

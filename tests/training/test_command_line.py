@@ -1,6 +1,8 @@
 """Flags as people and W&B agents write them, and complaints on one line."""
 
+import dataclasses
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from tidepool.models import available_models
 from tidepool.training.command_line import parse_arguments
 from tidepool.training.config import Config, ConfigError
+from tidepool.training.flag_groups import GROUPS
 from tidepool.training.options import data_options, network_options
 
 
@@ -100,3 +103,13 @@ def test_every_option_of_a_network_is_explained(name):
 @pytest.mark.parametrize("name", ["digits", "cifar10", "moving_digits", "spoken_digits", "/some/folder", "owner/name"])
 def test_every_option_of_a_data_set_is_explained(name):
     assert all(option.help for option in data_options(name).values())
+
+
+def test_every_flag_stands_in_one_group_of_the_help(capsys):
+    grouped = [name for names in GROUPS.values() for name in names.split()]
+    assert sorted(grouped) == sorted({field.name for field in dataclasses.fields(Config)} - {"options"})
+    with pytest.raises(SystemExit):
+        parse_arguments(["--model=vggish", "--help"])
+    out = capsys.readouterr().out
+    assert {*GROUPS, "own"} <= set(re.findall(r"(\w+) options\W", out))
+    assert "the validation accuracy did not rise" in " ".join(out.replace("│", " ").split())

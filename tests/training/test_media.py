@@ -14,9 +14,10 @@ from tidepool.training.media import (
     filter_tiles,
     first_convolution,
     has_convolution,
+    stages,
     write_confusion,
-    write_grid,
 )
+from tidepool.training.pictures import TITLE_HEIGHT, coloured, write_grid
 
 
 def test_confusion_lists_what_occurred_and_every_class_with_itself(tmp_path):
@@ -102,25 +103,48 @@ def test_feature_maps_are_the_layers_output_in_eval_mode():
     assert not convolution._forward_hooks
 
 
-@pytest.mark.parametrize(
-    ("shape", "mode", "size"),
-    [
-        ((6, 1, 5, 5), "L", (3 * 47 - 2, 2 * 47 - 2)),
-        ((1, 3, 4, 8), "RGB", (48, 24)),
-        ((100, 1, 60, 60), "L", (494, 494)),
-    ],
-)
-def test_a_grid_is_a_picture_of_all_tiles(tmp_path, shape, mode, size):
-    write_grid(tmp_path / "grid.png", torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+@pytest.mark.parametrize("shape", [(6, 1, 5, 5), (1, 3, 4, 8), (100, 1, 60, 60), (1, 1, 64, 9)])
+def test_a_grid_is_a_titled_picture_in_colour_of_at_least_600_pixels(tmp_path, shape):
+    tiles = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    write_grid(tmp_path / "grid.png", tiles, "some title")
     with Image.open(tmp_path / "grid.png") as image:
-        assert (image.mode, image.size) == (mode, size)
+        assert image.mode == "RGB"
+        assert 600 <= image.width < 1300
+        assert image.height < 1300
+        pixels = np.asarray(image)
+    assert (pixels[:TITLE_HEIGHT] == 0).all(-1).any()  # letters
+    assert len(np.unique(pixels[TITLE_HEIGHT::7, ::7] @ np.array([65536, 256, 1]))) > 10
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
 
 
-def test_each_tile_is_stretched_to_the_full_range_and_a_flat_one_is_black(tmp_path):
-    tiles = torch.stack([torch.tensor([[[5.0, 6.0]]]), torch.tensor([[[3.0, 3.0]]])])
-    write_grid(tmp_path / "grid.png", tiles)
-    with Image.open(tmp_path / "grid.png") as image:
-        pixels = np.asarray(image)
-    assert pixels.shape == (24, 98)
-    assert [pixels[0, column] for column in (0, 23, 24, 47, 48, 49, 50, 97)] == [0, 0, 255, 255, 255, 255, 0, 0]
+def test_each_tile_has_its_own_range_and_white_is_zero_where_signs_count():
+    bright = coloured(torch.tensor([[[5.0, 6.0], [5.5, 5.0]]]), "bright")
+    assert bright[0].tolist() == [[20, 10, 60], [250, 230, 40]]
+    assert bright[1].tolist() == [[30, 140, 140], [20, 10, 60]]
+    signed = coloured(torch.tensor([[[-2.0, 0.0, 1.0]]]), "signed")
+    assert signed[0].tolist() == [[33, 60, 140], [247, 247, 247], [225, 130, 110]]
+    assert coloured(torch.zeros(1, 1, 1), "signed").tolist() == [[[247, 247, 247]]]
+    assert coloured(torch.tensor([[[0.0]], [[0.5]], [[1.0]]]), "bright").tolist() == [[[0, 128, 255]]]
+
+
+def test_stages_begin_where_the_maps_sizes_change():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.MaxPool2d(2), Fused(), nn.Conv2d(4, 2, 1)
+    )
+    model[3].conv = nn.Conv2d(4, 4, 3)
+    assert stages(model, torch.randn(1, 8, 8)) == [model[0], model[3].conv]
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_worst_mistakes_are_listed_with_their_images(small, quietly, tmp_path):
+    summary = quietly(small(model="lenet5", epochs=1)).summary
+    media = tmp_path / "run" / "media"
+    with (media / "mistakes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 25
+    assert all(row["true"] != row["predicted"] for row in rows)
+    losses = [float(row["loss"]) for row in rows]
+    assert losses == sorted(losses, reverse=True)
+    assert max(losses) > summary["test_loss"]
+    with Image.open(media / "mistakes.png") as image:
+        assert image.width >= 600

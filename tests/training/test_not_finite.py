@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.training.test_run import metrics
 from tidepool.records import read_json
-from tidepool.training import loop
+from tidepool.training import loop, precision
 from tidepool.training.checkpoint import read_checkpoint
 from tidepool.training.checkpoint_files import by_step
 from tidepool.training.config import Config
-from tidepool.training.loop import gradient_norm
 from tidepool.training.optimization import make_optimizer
+from tidepool.training.step import gradient_norm
 
 STEPS = 8
 """Of the runs here, in two epochs of four."""
@@ -40,7 +41,7 @@ class Planted(torch.autograd.Function):
 
 def plant(monkeypatch: pytest.MonkeyPatch, where: str, what: float, at: int) -> None:
     """Make the batch, the loss or the gradient of one step not finite."""
-    step, cross_entropy, normalise = [0], loop.F.cross_entropy, loop.normalise
+    step, cross_entropy, normalise = [0], functional.cross_entropy, precision.normalise
 
     def batch(*given: Any) -> Tensor:
         inputs = normalise(*given)
@@ -56,8 +57,8 @@ def plant(monkeypatch: pytest.MonkeyPatch, where: str, what: float, at: int) -> 
         value = cross_entropy(logits, *rest, **named)
         return value * what if step[0] == at and where == "loss" else value
 
-    monkeypatch.setattr(loop, "normalise", batch)
-    monkeypatch.setattr(loop.F, "cross_entropy", loss)
+    monkeypatch.setattr(precision, "normalise", batch)
+    monkeypatch.setattr(functional, "cross_entropy", loss)
 
 
 @pytest.mark.parametrize("at", PLACES)
@@ -118,7 +119,7 @@ def test_an_evaluation_that_is_not_finite_is_no_end_of_a_finished_run(small, qui
     monkeypatch.setattr(loop, "evaluate", overflowing)
     outcome = quietly(small())
     assert (outcome.exit_code, outcome.summary["status"]) == (3, "diverged")
-    assert outcome.summary["exit_reason"] == "the loss on the test split was nan at step 4"
+    assert outcome.summary["exit_reason"] == "the loss on the validation split was nan at step 4"
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 

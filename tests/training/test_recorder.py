@@ -1,6 +1,7 @@
 """Which rows are written, and what they say."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,32 +10,36 @@ from tidepool.records import read_rows
 from tidepool.training.checkpoint import Progress
 from tidepool.training.config import Config
 from tidepool.training.evaluation import Evaluation
+from tidepool.training.job import Job
 from tidepool.training.measurement import StepTimes
-from tidepool.training.recorder import Diverged, Recorder, Taken, rows_until
-from tidepool.training.tracking import NoTracker
+from tidepool.training.observer import Observer, Observers
+from tidepool.training.recorder import Recorder, rows_until
+from tidepool.training.steps import Diverged, StepLog, Taken
 
 
-class Memory(NoTracker):
+class Memory(Observer):
     def __init__(self) -> None:
         self.rows: list[dict] = []
 
-    def log(self, row) -> None:
+    def row(self, row) -> None:
         self.rows.append(dict(row))
 
 
-def make_recorder(path, progress: Progress, tracker=None, total_steps: int = 1000, **fields) -> Recorder:
-    return Recorder(
-        path / "metrics.jsonl",
-        Config(progress=False, **fields),
-        progress,
-        steps_per_epoch=50,
-        total_steps=total_steps,
-        times=StepTimes(torch.device("cpu")),
-        tracker=tracker or NoTracker(),
-    )
+class Closing(StepLog):
+    """A log whose rows go to metrics.jsonl."""
+
+    def __init__(self, job: Job, progress: Progress, observers: Observers) -> None:
+        super().__init__(job, progress, StepTimes(torch.device("cpu")), observers)
+        self.close = observers.closing
 
 
-def take_steps(recorder: Recorder, progress: Progress, losses: list[float]) -> None:
+def make_recorder(path, progress: Progress, observer=None, total_steps: int = 1000, **fields) -> Closing:
+    config: Any = Config(progress=False, **fields)
+    job = Job(config, *[None] * 3, path, steps_per_epoch=50, total_steps=total_steps)  # type: ignore[arg-type]
+    return Closing(job, progress, Observers([Recorder(path / "metrics.jsonl"), *([observer] if observer else [])]))
+
+
+def take_steps(recorder: StepLog, progress: Progress, losses: list[float]) -> None:
     for loss in losses:
         progress.step += 1
         value, finite = torch.tensor(loss), torch.tensor(math.isfinite(loss))
@@ -91,15 +96,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_step_it_came(tmp_path, pr
     assert diverged.value.samples == list(range(8))
 
 
-def test_the_tracker_sees_the_rows_that_are_written(tmp_path, progress):
+def test_all_observers_see_the_rows_that_are_written(tmp_path, progress):
     tracker = Memory()
     recorder = make_recorder(tmp_path, progress, tracker)
     take_steps(recorder, progress, [1.0, 2.0])
-    recorder.evaluation(Evaluation(loss=0.5, accuracy=0.75, confusion=torch.zeros(2, 2), factor_accuracy={}))
+    recorder.evaluation("val", Evaluation(loss=0.5, accuracy=0.75, confusion=torch.zeros(2, 2), factor_accuracy={}))
     recorder.close()
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert tracker.rows == [{name: value for name, value in row.items() if name != "schema_version"} for row in rows]
-    assert (rows[2]["step"], rows[2]["test/loss"], rows[2]["test/accuracy"]) == (2, 0.5, 0.75)
+    assert (rows[2]["step"], rows[2]["val/loss"], rows[2]["val/accuracy"]) == (2, 0.5, 0.75)
 
 
 def test_time_goes_on_where_an_earlier_process_left_it(tmp_path, progress):
@@ -113,5 +118,6 @@ def test_time_goes_on_where_an_earlier_process_left_it(tmp_path, progress):
 def test_rows_that_a_checkpoint_does_not_stand_behind_are_dropped(progress):
     progress.step, progress.evaluated_step = 4, 2
     training = [{"step": step, "train/loss": 1.0} for step in range(1, 7)]
-    tests = [{"step": step, "test/loss": 1.0} for step in (2, 4, 6)]
-    assert rows_until([*training, *tests], progress) == [*training[:4], tests[0]]
+    evaluations = [{"step": step, "val/loss": 1.0} for step in (2, 4, 6)]
+    at_the_end = {"step": 2, "test/loss": 1.0}
+    assert rows_until([*training, *evaluations, at_the_end], progress) == [*training[:4], evaluations[0]]

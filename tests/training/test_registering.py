@@ -62,7 +62,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
 def test_they_train_with_their_options_and_the_record_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = (f"--run_dir={tmp_path / 'run'}", "--shades=3", "--layers=2", "--epochs=2", "--batch_size=20")
+    flags = (f"--run_dir={tmp_path / 'run'}", "--shades=3", "--layers=2", "--epochs=2", "--batch_size=18")
     assert run(monkeypatch, *flags) == 0
     config, summary = (read_json(tmp_path / "run" / f"{name}.json") for name in ("config", "summary"))
     assert config is not None

@@ -17,17 +17,18 @@ from tidepool.data import DataError
 from tidepool.kernels.runtime.mode import forget_modes
 from tidepool.records import read_json, read_rows, write_checksum
 from tidepool.training import loop, run
+from tidepool.training.batch import Batch
 from tidepool.training.checkpoint import read_checkpoint
 from tidepool.training.config import ConfigError
 from tidepool.training.run import train
 from tidepool.training.run_folder import LAST_CHECKPOINT, RunFolderError
 
-TIMES = {"time_s"}
+TIMES = {"time_s", "speed/step_ms", "speed/samples_per_second"}
 SUMMARY_FIELDS = {
     "schema_version", "status", "exit_reason", "run_id", "group", "started_at", "data", "model", "backend",
     "conv_library", "kernel_mode", "dtype", "seed", "parameters", "epochs", "steps", "test_accuracy",
     "test_factor_accuracy", "test_loss", "train_seconds", "step_ms_p50", "samples_per_second", "peak_memory_bytes",
-    "checkpoint",
+    "checkpoint", "val_accuracy", "val_loss", "best_epoch",
 }  # fmt: skip
 
 
@@ -70,15 +71,20 @@ def test_a_finished_run_leaves_complete_records(small, quietly, tmp_path):
     assert summary == {"schema_version": 1, **outcome.summary}
     assert set(summary) == SUMMARY_FIELDS
     assert (summary["status"], summary["exit_reason"], summary["group"], summary["seed"]) == ("finished", None, "g", 3)
-    assert (summary["steps"], summary["epochs"], summary["checkpoint"]) == (8, 2.0, "checkpoints/last.pt")
+    assert (summary["steps"], summary["epochs"], summary["checkpoint"]) == (8, 2.0, "checkpoints/best.pt")
     rows = read_rows(folder / "metrics.jsonl")
     assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 9))
-    assert [(row["step"], row["epoch"]) for row in rows if "test/loss" in row] == [(4, 1.0), (8, 2.0)]
+    evaluations = {row["epoch"]: row["val/accuracy"] for row in rows if "val/loss" in row}
+    assert list(evaluations) == [1.0, 2.0]
+    assert summary["val_accuracy"] == max(evaluations.values()) == evaluations[summary["best_epoch"]]
+    assert [row["step"] for row in rows if "test/loss" in row] == [8]
     assert rows[-1]["test/accuracy"] == summary["test_accuracy"]
     assert all(row["schema_version"] == 1 for row in rows)
     files = {"last.pt", "best.pt", "step-00000004.pt", "step-00000008.pt"}
     assert {path.name for path in (folder / "checkpoints").iterdir()} == files | {f"{name}.sha256" for name in files}
-    assert {path.name for path in (folder / "media").iterdir()} == {"confusion.csv", "filters.png", "feature_maps.png"}
+    media = {path.name for path in (folder / "media").iterdir()}
+    tables = {"confusion.csv", "mistakes.csv", "mistakes.png"}
+    assert media == tables | {"filters.png", "feature_maps.png", "feature_maps_2.png"}
     with (folder / "media" / "confusion.csv").open() as file:
         counts = list(csv.DictReader(file))
     assert sum(int(row["count"]) for row in counts) == 360
@@ -104,7 +110,7 @@ def test_backends_start_from_the_same_weights_and_see_the_same_batches(small, qu
         record = seen.setdefault(job.config.backend, [])
         if step == 0:
             record.append({name: value.clone() for name, value in job.trainee.model.state_dict().items()})
-        record.append(loop.augmented(job, job.data.train.inputs[indices], step))
+        record.append(next(Batch(job, indices, step).parts()).inputs)
         return train_step(job, indices, step)
 
     monkeypatch.setattr(loop, "train_step", watched)
@@ -275,7 +281,7 @@ def test_max_steps_ends_the_run_and_its_schedule(small, quietly, tmp_path):
     assert (summary["status"], summary["steps"], summary["epochs"]) == ("finished", 6, 1.5)
     rows = metrics(tmp_path / "run")
     assert rows[-1]["step"] == 6
-    assert rows[-2]["train/lr"] == pytest.approx(0.03 / 25 / 1e4)
+    assert rows[-3]["train/lr"] == pytest.approx(0.03 / 25 / 1e4)
 
 
 def test_evaluations_and_checkpoints_come_as_often_as_asked_and_at_the_end(small, quietly, tmp_path, monkeypatch):
@@ -287,14 +293,15 @@ def test_evaluations_and_checkpoints_come_as_often_as_asked_and_at_the_end(small
         lambda *given, names: (saved.append((names, given[2].step)), save_checkpoint(*given, names=names)),
     )
     quietly(small(epochs=5, eval_every=2, checkpoint_every=3))
-    assert [row["step"] for row in metrics(tmp_path / "run") if "test/loss" in row] == [8, 16, 20]
+    assert [row["step"] for row in metrics(tmp_path / "run") if "val/loss" in row] == [8, 16, 20]
     assert [step for names, step in saved if "last.pt" in names] == [12, 20]
 
 
 def test_a_network_without_convolutions_says_that_nothing_convolved(small, quietly, tmp_path):
     summary = quietly(small(max_steps=1, backend="triton")).summary
     assert (summary["conv_library"], summary["kernel_mode"]) == ("none", "compiled")
-    assert {path.name for path in (tmp_path / "run" / "media").iterdir()} == {"confusion.csv"}
+    names = {path.name for path in (tmp_path / "run" / "media").iterdir()}
+    assert names == {"confusion.csv", "mistakes.csv", "mistakes.png"}
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
@@ -328,7 +335,7 @@ def test_the_opening_line_says_what_is_about_to_happen(small):
     lines: list[str] = []
     train(small(max_steps=3), announce=lines.append)
     (line,) = lines
-    assert "training mlp on digits (1437 train, 360 test) for 3 steps of 320" in line
+    assert "training mlp on digits (1294 train, 143 validation, 360 test) for 3 steps of 320" in line
     assert "W&B off" in line
 
 
@@ -353,12 +360,12 @@ def test_audio_trains_networks_on_spectrograms_and_on_waveforms(small, quietly, 
     folder = write_audio_folder(tmp_path / "tones")
     for model, options in (("vggish", "width=1"), ("conv1d_audio", None), ("mlp", "hidden=(4,)")):
         run_dir = tmp_path / model
-        fields = {"data": "spoken_digits", "data_dir": folder, "batch_size": 6, "max_steps": 3, "augment": True}
+        fields = {"data": "spoken_digits", "data_dir": folder, "batch_size": 5, "max_steps": 3, "augment": True}
         outcome = quietly(small(model=model, model_options=options, run_dir=run_dir, **fields))
         assert (outcome.summary["status"], outcome.summary["steps"]) == ("finished", 3)
         assert outcome.summary["test_factor_accuracy"] == {}
         images = set() if model == "mlp" else {"filters.png", "feature_maps.png"}
-        assert {path.name for path in (run_dir / "media").iterdir()} == images | {"confusion.csv"}
+        assert {path.name for path in (run_dir / "media").iterdir()} >= images | {"confusion.csv", "mistakes.csv"}
     held_out = small(
         model="vggish", model_options="width=1", held_out_speaker="bob", run_dir=tmp_path / "bob", **fields
     )

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.training.test_run import stop_after
 from tidepool.records import read_rows
 from tidepool.training import tracking
+from tidepool.training.bounded_calls import kill_services
 from tidepool.training.config import Config, ConfigError
-from tidepool.training.tracking import NoTracker, check_available, start_tracker, tracking_mode
+from tidepool.training.observer import Observer
+from tidepool.training.tracking import check_available, start_tracker, tracking_mode
 
 
 class StandInRun:
@@ -33,14 +36,26 @@ class StandInRun:
         if name == self.fails:
             raise ConnectionResetError("Connection lost")
 
-    def define_metric(self, name: str, step_metric: str) -> None:
-        self._call("define_metric", (name, step_metric))
+    def define_metric(self, name: str, **settings: Any) -> None:
+        self._call("define_metric", (name, settings))
+
+    def log_artifact(self, artifact: Any, aliases: list[str]) -> None:
+        self._call("artifact", (artifact.name, artifact.files, aliases))
 
     def log(self, values: dict[str, Any]) -> None:
         self._call("log", values)
 
     def finish(self, exit_code: int) -> None:
         self._call("finish", exit_code)
+
+
+class StandInArtifact:
+    def __init__(self, name: str, type: str) -> None:
+        self.name, self.files = name, []
+        assert type == "model"
+
+    def add_file(self, path: str) -> None:
+        self.files.append(path)
 
 
 class StandInWandb(types.ModuleType):
@@ -50,6 +65,9 @@ class StandInWandb(types.ModuleType):
         self.Settings = dict
         self.Table = lambda columns, data: ("table", columns, data)
         self.Image = lambda path: ("image", path)
+        self.Histogram = lambda np_histogram: ("histogram", [side.tolist() for side in np_histogram])
+        self.Artifact = StandInArtifact
+        self.plot = types.SimpleNamespace(confusion_matrix=lambda **given: ("confusion", given))
 
     def teardown(self, exit_code: int) -> None:
         self.torn_down = True
@@ -79,25 +97,50 @@ def test_a_run_is_mirrored_against_our_own_step(stand_in, tmp_path):
     wandb = stand_in()
     config = Config(group="g", lr=0.25, run_dir=tmp_path / "run")
     tracker = start_tracker(config, "offline", tmp_path / "run", "id7", {"environment": {"gpu": None}})
-    tracker.log({"step": 1, "train/loss": 0.5})
+    tracker.row({"step": 1, "train/loss": 0.5})
     tracker.table("confusion", ("true", "count"), [("a", 1)], 8)
     tracker.image("filters", Path("f.png"), 8)
-    tracker.finish({"test_accuracy": 0.75}, 3)
+    tracker.histogram("weights/a", torch.tensor([1, 2]), torch.tensor([0.0, 0.5, 1.0]), 8)
+    tracker.ended({"test_accuracy": 0.75}, 3)
     started = wandb.started
     assert (started["project"], started["group"], started["name"], started["id"]) == ("tidepool", "g", "run", "id7")
+    assert (started["job_type"], started["tags"]) == ("train", ["digits", "lenet5", "auto"])
     assert (started["mode"], started["dir"]) == ("offline", str(tmp_path / "run"))
     assert started["config"] == {**config.as_record(), "environment": {"gpu": None}}
     assert started["settings"]["x_transaction_log_flush_interval"] == 1
     assert wandb.run.calls == [
-        ("define_metric", ("*", "step")),
+        ("define_metric", ("*", {"step_metric": "step"})),
+        *(("define_metric", (axis, {"hidden": True})) for axis in ("step", "epoch", "time_s")),
+        ("define_metric", ("val/accuracy", {"step_metric": "step", "summary": "max"})),
+        ("define_metric", ("val/loss", {"step_metric": "step", "summary": "min"})),
         ("log", {"step": 1, "train/loss": 0.5}),
         ("log", {"step": 8, "confusion": ("table", ["true", "count"], [["a", 1]])}),
         ("log", {"step": 8, "filters": ("image", "f.png")}),
+        ("log", {"step": 8, "weights/a": ("histogram", [[1, 2], [0.0, 0.5, 1.0]])}),
         ("summary", {"test_accuracy": 0.75}),
         ("finish", 3),
     ]
     assert os.environ["WANDB_CACHE_DIR"].startswith(str(tmp_path / "run" / "wandb"))
     assert os.environ["WANDB_DATA_DIR"].startswith(str(tmp_path / "run" / "wandb"))
+
+
+def test_a_trained_run_leaves_its_confusion_histograms_and_checkpoint(stand_in, quietly, small, tmp_path):
+    wandb = stand_in()
+    wandb.run.id = "id7"
+    outcome = quietly(small(track="offline", artifact=True, histogram_every=4, tags="a, b,a"))
+    assert wandb.started["tags"] == ["digits", "mlp", "cudnn", "a", "b"]
+    logged = {name: value for kind, row in wandb.run.calls if kind == "log" for name, value in row.items()}
+    _, plot = logged["confusion_plot"]
+    right = sum(true == said for true, said in zip(plot["y_true"], plot["preds"], strict=True))
+    assert (len(plot["y_true"]), right / 360) == (360, outcome.summary["test_accuracy"])
+    assert plot["class_names"] == [str(digit) for digit in range(10)]
+    (kept,) = [given for kind, given in wandb.run.calls if kind == "artifact"]
+    assert kept == ("mlp-id7", [str(tmp_path / "run" / "checkpoints" / "best.pt")], ["best"])
+    assert {"mistakes", "speed/step_ms", "speed/samples_per_second"} <= logged.keys()
+    rows = read_rows(tmp_path / "run" / "media" / "histograms.jsonl")
+    assert {row["step"] for row in rows} == {4, 8}
+    assert {row["name"] for row in rows} == {name for name in logged if name.startswith(("weights/", "gradients/"))}
+    assert all(len(row["edges"]) == len(row["counts"]) + 1 and sum(row["counts"]) > 0 for row in rows)
 
 
 @pytest.mark.parametrize("fails", ["init", "define_metric", "log", "summary", "finish"])
@@ -178,7 +221,7 @@ def test_off_imports_nothing(monkeypatch, tmp_path):
 
     monkeypatch.setattr(tracking.importlib, "import_module", refuse)
     check_available("off")
-    assert isinstance(start_tracker(Config(), "off", tmp_path, "id", {}), NoTracker)
+    assert type(start_tracker(Config(), "off", tmp_path, "id", {})) is Observer
 
 
 def test_files_go_where_wandb_dir_says(stand_in, monkeypatch, tmp_path):
@@ -211,7 +254,7 @@ def test_online_without_a_server_is_offline_and_says_so_in_one_line(stand_in, mo
 
     monkeypatch.setattr(wandb, "init", offline_only)
     tracker = start_tracker(Config(), "online", tmp_path / "run", "id7", {})
-    tracker.log({"step": 1})
+    tracker.row({"step": 1})
     assert (wandb.started["mode"], wandb.started["id"]) == ("offline", "id7")
     assert ("log", {"step": 1}) in wandb.run.calls
     (line,) = capsys.readouterr().err.splitlines()
@@ -249,7 +292,7 @@ def test_only_children_that_are_wandbs_service_are_killed(tmp_path):
         service.send_signal(signal.SIGSTOP)
         while (Path("/proc") / str(service.pid) / "stat").read_text().partition("(")[2].startswith("python"):
             time.sleep(0.01)  # not yet the program that it is to be
-        tracking._kill_services()
+        kill_services()
         assert service.wait(timeout=30) == -signal.SIGKILL
         assert other.poll() is None
     finally:

@@ -106,7 +106,7 @@ def test_off_works_where_wandb_is_not_installed_and_the_summary_fits_one_screen(
     assert done.returncode == 0, done.stderr
     assert "status         finished" in done.stdout
     assert len(done.stdout.splitlines()) < 24
-    assert done.stderr.startswith("epoch 1: step 22/22  loss ")
+    assert done.stderr.startswith("epoch 1: step 20/20  loss ")
     assert read_json(tmp_path / "run" / "environment.json")["precision"]["deterministic_algorithms"] is True
     assert not (tmp_path / "wandb").exists()
 
@@ -177,11 +177,11 @@ def test_the_offline_wandb_run_holds_config_history_and_summary(tmp_path):
     assert {name: value for name, value in logged.items() if name in config} == config
     assert (opening["run_group"], opening["project"]) == ("g", "tidepool")
     rows = read_rows(folder / "metrics.jsonl")
-    for metric in ("train/loss", "test/accuracy"):
+    for metric in ("train/loss", "val/accuracy", "test/accuracy"):
         mirrored = [(item["step"], item[metric]) for item in history if metric in item]
         assert mirrored == [(row["step"], row[metric]) for row in rows if metric in row]
     ours = read_json(folder / "summary.json")
-    for name in ("status", "test_accuracy", "steps", "conv_library", "run_id"):
+    for name in ("status", "val_accuracy", "test_accuracy", "steps", "conv_library", "run_id"):
         assert summary[name] == ours[name]
     logged_names = {name.split(".")[0] for item in history for name in item}
     assert {"confusion", "filters", "feature_maps"} <= logged_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -56,6 +57,20 @@ def test_curves_of_all_four_metrics_per_condition(quickstart_figures: list[Figur
     names = [figure.name for figure in quickstart_figures if figure.section == "curves"]
     assert [name.split("-01-")[0] for name in names] == [
         "curve-train-loss", "curve-train-accuracy", "curve-test-loss", "curve-test-accuracy"
+    ]  # fmt: skip
+
+
+def test_a_test_split_that_is_read_once_is_no_curve(runs: Path) -> None:
+    folder = write_run(runs / "a", steps=3)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [row for row in rows if "test/loss" in row]
+    last = dict(evaluations[-1])
+    for row in evaluations:
+        row["val/loss"], row["val/accuracy"] = row.pop("test/loss"), row.pop("test/accuracy")
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, last]))
+    names = [figure.name for figure in drawn(runs) if figure.section == "curves"]
+    assert [name.split("-01-")[0] for name in names] == [
+        "curve-train-loss", "curve-train-accuracy", "curve-val-loss", "curve-val-accuracy"
     ]  # fmt: skip
 
 
