@@ -16,6 +16,12 @@ from tidepool.installation import child_environment
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NVIDIA_PROC = Path("/proc/driver/nvidia/gpus")
+# What names one run to W&B, or says how it belongs to others: left in the environment of a sweep, every run would take
+# it for its own.
+_ONE_RUNS_VARIABLES = (
+    "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME", "WANDB_RUN_GROUP", "WANDB_NAME",
+    "WANDB_JOB_TYPE", "WANDB_NOTES", "WANDB_RUN_DIR", "WANDB_SERVICE", "WANDB__SERVICE",
+)  # fmt: skip
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -108,8 +114,11 @@ def gpu_ids() -> list[str]:
 
 
 def run_environment(worker: int, workers: int, gpus: list[str], *, entity: str | None = None) -> dict[str, str]:
-    """The environment of a run in place `worker` of `workers`: one GPU of its own, or its share of the cores."""
+    """The environment of a run in place `worker` of `workers`: one GPU of its own, or its share of the cores; without
+    what names another run to W&B."""
     environment = child_environment()
+    for variable in _ONE_RUNS_VARIABLES:
+        environment.pop(variable, None)
     threads = str(max(1, core_count() // workers))
     for variable in _THREAD_VARIABLES:
         environment.setdefault(variable, threads)
