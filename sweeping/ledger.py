@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -70,6 +71,7 @@ class Ledger:
         self._sweep = sweep
         self._lock_file = lock_file(self._url)
         self._me = ProcessId.of(os.getpid())
+        self._token = secrets.token_hex(8)  # of this ledger, be there several in one process
         self._mine: set[int] = set()
         self._seen_beats: dict[int, tuple[float, float]] = {}  # trial -> (its heartbeat, when it was first seen so)
         self._seen_orphans: dict[int, float] = {}  # trial -> when its run was first seen without its sweep
@@ -198,8 +200,14 @@ class Ledger:
     def _attributes(self, point: Point, attempt: int) -> dict[str, Any]:
         params = None if point.params is None else dict(point.params)
         run_dir = None if point.folder is None else str((self._directory / point.folder).resolve())
-        owner = self._me.to_json()
-        return {"params": params, "folder": point.folder, "attempt": attempt, "run_dir": run_dir, "owner": owner}
+        return {
+            "params": params,
+            "folder": point.folder,
+            "attempt": attempt,
+            "run_dir": run_dir,
+            "owner": self._me.to_json(),
+            "ledger": self._token,
+        }
 
     @patient
     def record_child(self, claim: Claim, child: ProcessId) -> None:
@@ -254,7 +262,7 @@ class Ledger:
             if self._seen_beats.setdefault(entry.number, (entry.beat, now))[0] != entry.beat:
                 self._seen_beats[entry.number] = (entry.beat, now)
             return now - self._seen_beats[entry.number][1] > SILENT_S
-        if entry.owner == self._me:
+        if entry.ledger == self._token:
             return entry.trial_id not in self._mine  # begun as the storage went away
         return not entry.owner.is_alive() and not self._orphan_lives(entry)
 

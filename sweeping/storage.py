@@ -21,10 +21,12 @@ from tidepool.sweeping.errors import SweepError
 DATABASE = "sweep.db"
 STORAGE_ERRORS = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 
-_OPEN_ATTEMPTS = 5
+OPEN_WAITS_S = (0.2, 0.5, 1.1, 1.3, 1.7, 2.3, 3.1)
+"""Between attempts at opening a storage."""
 _BUSY_TIMEOUT_S = 60
 _CONNECT_TIMEOUT_S = 10
 _LOCK_HELD_S = 60  # by a machine that has frozen: the server takes the lock from it then
+_RESTARTING = ("starting up", "shutting down", "closed the connection", "onnection refused", "terminating connection")
 _DAMAGE = ("malformed", "not a database", "no such table", "no such column", "table structure", "corrupt")
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -115,7 +117,7 @@ def open_study(
     settings = {"connect_args": timeout, "pool_pre_ping": True}  # a server that was restarted is connected to anew
     to = optuna.study.StudyDirection
     directions = [to.MAXIMIZE if each else to.MINIMIZE for each in maximize] or [to.MINIMIZE]
-    for attempt in range(_OPEN_ATTEMPTS):
+    for wait in (*OPEN_WAITS_S, None):
         try:
             database = RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=settings)
             storage = optuna.storages.get_storage(database)
@@ -125,14 +127,19 @@ def open_study(
             return database, storage, study
         except KeyError:
             raise SweepError(f"the sweep {name} has not been started at {shown_url(url)}") from None
-        except (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError) as error:
-            # Two machines made the tables at the same moment; the slower one finds them made.
-            if attempt == _OPEN_ATTEMPTS - 1:
-                raise SweepError(does_not_open(url, error)) from None
-            time.sleep(0.2 * 2**attempt)
         except (*STORAGE_ERRORS, ImportError, RuntimeError, ValueError) as error:
-            raise SweepError(does_not_open(url, error)) from None
+            if wait is None or not _may_pass(error):
+                raise SweepError(does_not_open(url, error)) from None
+            time.sleep(wait)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether opening again may help: the server is being restarted, or two machines made the tables at the same
+    moment, of which the slower one finds them made."""
+    if isinstance(error, sqlalchemy.exc.ProgrammingError | sqlalchemy.exc.IntegrityError):
+        return True
+    return any(word in storage_reason(error) for word in _RESTARTING)
 
 
 def does_not_open(url: sqlalchemy.URL, error: Any) -> str:

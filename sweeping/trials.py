@@ -32,8 +32,10 @@ _REPORTS: Any = models.TrialIntermediateValueModel.__table__
 
 @dataclass(frozen=True)
 class Entry:
-    """One attempt at a point. `outcome` is lasting, or what ended the attempt without one (interrupted, retried, lost).
-    `reports`: the metric at the steps where early stopping judges."""
+    """One attempt at a point, by a process `owner` and its `ledger`.
+
+    `outcome` is lasting, or what ended the attempt without one (interrupted,
+    retried, lost). `reports`: the metric at the steps where early stopping judges."""
 
     trial_id: int
     number: int
@@ -43,6 +45,7 @@ class Entry:
     folder: str | None
     attempt: int
     owner: ProcessId | None = None
+    ledger: str | None = None
     child: ProcessId | None = None
     beat: float = 0.0
     run_dir: str | None = None
@@ -127,6 +130,7 @@ def _entry(
         folder=point["folder"],
         attempt=point["attempt"],
         owner=ProcessId.from_json(point["owner"]) if "owner" in point else None,
+        ledger=point.get("ledger"),
         child=ProcessId.from_json(held["child"]) if "child" in held else None,
         beat=held.get("beat", 0.0),
         run_dir=point.get("run_dir"),

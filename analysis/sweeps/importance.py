@@ -36,6 +36,7 @@ def _importances(sweep: SweepPoints, objective: Objective) -> dict[str, float]:
         return {}
     import optuna  # as the report of runs does without it
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would say that it makes a study
     study = optuna.create_study()
     for index, value in enumerate(finished[objective.column]):
         params = {name: column[0][index] for name, column in columns.items() if column}

@@ -88,8 +88,8 @@ def front_lines(sweep: SweepPoints) -> list[str]:
     share = f"{100 * hypervolume(costs, worst) / box:.1f} % of" if box > 0 else "no volume in"
     edge = ", ".join(f"{o.name} {_signed(o, value)}" for o, value in zip(sweep.objectives, worst, strict=True))
     return [
-        f"Pareto front: {int(board['on_front'].sum())} of {len(board)} configurations; each of the others is bettered "
-        "by one of them in every objective, or equalled in some.",
+        f"Pareto front: {int(board['on_front'].sum())} of {len(board)} configurations. Each of the others is better in "
+        "no objective than one of these, and worse in one or more.",
         f"Hypervolume: the front dominates {share} the box between the best and the worst value of each objective "
         f"(reference point: {edge}).",
     ]

@@ -48,7 +48,8 @@ def test_a_storage_that_does_not_open_is_one_line(tmp_path):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("psycopg"), reason="psycopg is not installed")
-def test_a_server_that_is_not_there_is_one_line_without_the_password():
+def test_a_server_that_is_not_there_is_one_line_without_the_password(monkeypatch):
+    monkeypatch.setattr(storage, "OPEN_WAITS_S", (0.0,))
     with pytest.raises(SweepError, match="does not open") as caught:
         storage.open_study(storage.check_url("postgresql://me:secret@127.0.0.1:9/x"), "x", maximize=(False,))
     assert "secret" not in str(caught.value)
