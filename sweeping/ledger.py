@@ -192,7 +192,7 @@ class Ledger:
     def _begin(self, point: Point, attempt: int, former: Entry | None) -> int:
         drawn = None if former is None else self._storage.get_trial(former.trial_id)
         terms = search.terms(self._sweep, point, drawn)
-        attributes = {"key": point.key, "point": self._attributes(point, attempt), "beat": time.time()}
+        attributes = {"point": self._attributes(point, attempt), "beat": time.time()}
         trial_id = search.begin_trial(self._storage, self._study_id, terms, attributes)
         self._mine.add(trial_id)
         return trial_id
@@ -201,6 +201,7 @@ class Ledger:
         params = None if point.params is None else dict(point.params)
         run_dir = None if point.folder is None else str((self._directory / point.folder).resolve())
         return {
+            "key": point.key,
             "params": params,
             "folder": point.folder,
             "attempt": attempt,

@@ -7,9 +7,10 @@ this module is the only one that names them.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from tidepool.sweeping.parameters import Value
 LASTING = ("finished", "diverged", "failed", "refused", "stopped")
 """What may become of a point; one with one of these is not run again."""
 
+_FEW = 500  # trials that a query names one by one
 _TRIALS: Any = models.TrialModel.__table__
 _ATTRIBUTES: Any = models.TrialUserAttributeModel.__table__
 _VALUES: Any = models.TrialValueModel.__table__
@@ -55,15 +57,15 @@ class Entry:
     values: tuple[float, ...] = ()
     reports: Mapping[int, float] = field(default_factory=dict)
 
-    @property
-    def is_live(self) -> bool:
-        """Whether the attempt speaks for its point: running, or ended for good."""
-        return self.state == TrialState.RUNNING or self.is_settled
-
-    @property
+    @functools.cached_property
     def is_settled(self) -> bool:
         """Whether the point has its lasting outcome by this attempt."""
         return self.state.is_finished() and self.outcome in LASTING
+
+    @functools.cached_property
+    def is_live(self) -> bool:
+        """Whether the attempt speaks for its point: running, or ended for good."""
+        return self.state == TrialState.RUNNING or self.is_settled
 
 
 class Trials:
@@ -77,24 +79,26 @@ class Trials:
 
     def changed(self) -> list[Entry]:
         """What is new since the last call, and what was running then, in the order they were begun."""
-        chosen = (_TRIALS.c.study_id == self._study_id) & (
-            (_TRIALS.c.trial_id > self._last) | _TRIALS.c.trial_id.in_(list(self.running))
-        )
+        query = sqlalchemy.select(_TRIALS.c.trial_id, _TRIALS.c.number, _TRIALS.c.state)
         with self._engine.connect() as connection:
-            states = connection.execute(
-                sqlalchemy.select(_TRIALS.c.trial_id, _TRIALS.c.number, _TRIALS.c.state).where(chosen)
-            ).all()
-            attributes = _by_trial(connection, chosen, _ATTRIBUTES, "key", "value_json") if states else {}
-            values = _by_trial(connection, chosen, _VALUES, "objective", "value") if states else {}
+            states = connection.execute(query.where(self._may_have_changed())).all()
+            if not states:
+                return []
+            chosen = self._chosen([trial_id for trial_id, _, _ in states])
+            wanted = chosen(_ATTRIBUTES)
+            if len(states) > _FEW:  # what runs of them is read once more at the next look, with its signs of life
+                wanted &= _ATTRIBUTES.c.key.in_(("point", "end"))
+            attributes = _by_trial(connection, wanted, _ATTRIBUTES, "key", "value_json")
+            values = _by_trial(connection, chosen(_VALUES), _VALUES, "objective", "value")
             reports = {}
-            if states and self._with_reports:
-                reports = _by_trial(connection, chosen, _REPORTS, "step", "intermediate_value")
+            if self._with_reports:
+                reports = _by_trial(connection, chosen(_REPORTS), _REPORTS, "step", "intermediate_value")
         found = []
         for trial_id, number, state in sorted(states):
             self._last = max(self._last, trial_id)
             self.running.pop(trial_id, None)
             held = {name: json.loads(text) for name, text in attributes.get(trial_id, {}).items()}
-            if "key" not in held or "point" not in held or state == TrialState.WAITING:
+            if "point" not in held or state == TrialState.WAITING:
                 continue  # not of this kind of ledger
             measured = tuple(value for _, value in sorted(values.get(trial_id, {}).items()))
             entry = _entry(trial_id, number, state, held, measured, reports.get(trial_id, {}))
@@ -103,11 +107,31 @@ class Trials:
             found.append(entry)
         return found
 
+    def _may_have_changed(self) -> Any:
+        """Which trials to look at. After the first look by their numbers alone: the study's index would lead through
+        all of its trials."""
+        if self._last < 0:
+            return _TRIALS.c.study_id == self._study_id
+        newer = sqlalchemy.select(_TRIALS.c.trial_id).where(_TRIALS.c.trial_id > self._last)
+        named = sqlalchemy.select(_TRIALS.c.trial_id).where(_TRIALS.c.trial_id.in_(list(self.running)))
+        in_study = sqlalchemy.func.abs(_TRIALS.c.study_id) == self._study_id  # no index is of this
+        return _TRIALS.c.trial_id.in_(sqlalchemy.union_all(newer, named)) & in_study
+
+    def _chosen(self, trial_ids: list[int]) -> Callable[[Any], Any]:
+        """What picks the rows of these trials from a table."""
+        if len(trial_ids) <= _FEW:
+            return lambda table: table.c.trial_id.in_(trial_ids)
+        return lambda table: table.c.trial_id.in_(_of_study(self._study_id))
+
+
+def _of_study(study_id: int) -> Any:
+    return sqlalchemy.select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == study_id)
+
 
 def _by_trial(connection: Any, chosen: Any, table: Any, name: str, value: str) -> dict[int, dict[Any, Any]]:
     query = sqlalchemy.select(table.c.trial_id, table.c[name], table.c[value])
     found: dict[int, dict[Any, Any]] = defaultdict(dict)
-    for trial_id, key, content in connection.execute(query.join(_TRIALS).where(chosen)):
+    for trial_id, key, content in connection.execute(query.where(chosen)):
         found[trial_id][key] = content
     return found
 
@@ -125,7 +149,7 @@ def _entry(
         trial_id=trial_id,
         number=number,
         state=state,
-        key=held["key"],
+        key=point["key"],
         params=point["params"],
         folder=point["folder"],
         attempt=point["attempt"],

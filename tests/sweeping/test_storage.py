@@ -56,11 +56,8 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password(monkeypatch
 
 
 @pytest.mark.postgres
-@pytest.mark.skipif(
-    "TIDEPOOL_TEST_POSTGRES" not in os.environ, reason="TIDEPOOL_TEST_POSTGRES names no PostgreSQL server"
-)
-def test_two_processes_share_a_sweep_on_postgresql(read, tmp_path):
-    url = os.environ["TIDEPOOL_TEST_POSTGRES"]
+def test_two_processes_share_a_sweep_on_postgresql(read, tmp_path, postgres):
+    url = postgres.url
     sweep = read(name=f"test-{os.getpid()}-{tmp_path.name}", description="margin=1 points")
     one, two = (Ledger(url, sweep, tmp_path / place) for place in ("one", "two"))
     one.store_sweep()
@@ -87,3 +84,37 @@ def test_a_damaged_ledger_says_that_deleting_it_is_safe(tmp_path):
     (tmp_path / "sweep.db").write_text("this is no database, but long enough to look like one" * 40)
     with pytest.raises(SweepError, match=r"deleting .*sweep.db is safe: the same command makes it again from the fol"):
         storage.open_study(storage.check_url(f"sqlite:///{tmp_path / 'sweep.db'}"), "x", maximize=(False,))
+
+
+@pytest.mark.postgres
+def test_a_lock_on_postgresql_is_one_processs_at_a_time(postgres):
+    engine = storage.sqlalchemy.create_engine(storage.check_url(postgres.url))
+    with storage.held_server(engine, "a sweep"), storage.held_server(engine, "another"):
+        query = storage.sqlalchemy.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        with engine.connect() as connection:
+            assert connection.execute(query).scalar() == 2
+    engine.dispose()
+
+
+@pytest.mark.postgres
+def test_a_server_that_is_restarted_is_waited_for(read, tmp_path, postgres, monkeypatch):
+    sweep = read(name=f"restart-{tmp_path.name}")
+    ledger = Ledger(postgres.url, sweep, tmp_path)
+    ledger.plan(sweep.points())
+    assert ledger.claim().point.params["seed"] == 0
+    postgres.stop()
+    waits = []
+
+    def restart(error, seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            postgres.start()
+
+    ledger.on_trouble = restart
+    claim = ledger.claim()
+    assert claim.point.params["seed"] == 1
+    assert waits == [0.5, 1]
+    ledger.finish(claim, "finished", values=(1.0,))
+    ledger.recover()
+    assert [result.outcome for result in ledger.results()] == ["running", "finished", "waiting"]
+    ledger.close()
