@@ -349,7 +349,7 @@ def test_the_sweeps_own_process_imports_no_torch(write_sweep):
 
 
 def test_what_names_one_run_to_wandb_does_not_reach_the_runs(write_sweep, run_sweep, monkeypatch, workplace):
-    names = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME", "WANDB_NAME")
+    names = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME", "WANDB_NAME", "WORLD_SIZE")
     for name in names:
         monkeypatch.setenv(name, "left")
     program = workplace / "fake_train.py"
@@ -357,6 +357,24 @@ def test_what_names_one_run_to_wandb_does_not_reach_the_runs(write_sweep, run_sw
     assert run_sweep(write_sweep(parameters=parameters(seed=0))) == 0
     (log,) = RUNS.glob("*/output.log")
     assert not [name for name in names if f"'{name}'" in log.read_text()]
+
+
+def test_values_reach_the_program_as_they_are_and_run_nothing(write_sweep, run_sweep, workplace):
+    values = [
+        "1;touch X",
+        "$(touch X)",
+        "`touch X`",
+        "a b",
+        'it\'s "quoted"',
+        "two\nlines",
+        "ü漢",
+        "--x=1",
+        "$HOME",
+        "*",
+    ]
+    assert run_sweep(write_sweep(parameters=parameters(seed=0, data=values))) == 0
+    assert sorted(json.loads((f / "config.json").read_text())["data"] for f in finished_folders()) == sorted(values)
+    assert not list(workplace.rglob("X"))
 
 
 def test_a_program_that_logs_a_number_beyond_floats_is_no_ones_end(write_sweep, run_sweep, workplace):
