@@ -114,15 +114,26 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def _do(sweep: Sweep, options: argparse.Namespace, complain: Complain) -> int:
-    if options.dry_run:
-        return _dry_run(sweep, options)
     if options.status:
         return _status(sweep, options)
+    for name in metrics_on_the_test_split(sweep):
+        complain(
+            f"warning: {options.file}: metric.name: {name} chooses by the test split, which a run reads once, at "
+            f"its end; val/{name.partition('/')[2]} is for choosing",
+            0,
+        )
+    if options.dry_run:
+        return _dry_run(sweep, options)
     if options.reset:
         check_arguments(sweep, sweep.points())
         set_aside = reset.set_aside(sweep, RUNS / sweep.name, options.storage)
         print(f"the runs of before are in {set_aside}" if set_aside else "there was nothing to set aside")
     return (_run_online if options.online else _run_here)(sweep, options, complain)
+
+
+def metrics_on_the_test_split(sweep: Sweep) -> list[str]:
+    """Names of a sweep's metrics that are the test split's."""
+    return [metric.name for metric in sweep.metrics if metric.name.startswith("test/")]
 
 
 def _storage_failed(error: Exception, options: argparse.Namespace) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tidepool.sweeping.points import drawn_point
 from tidepool.sweeping.spec import Metric, Sweep
 
 SWEEP_FILE = "sweep.json"
-POINT_FILE = "point.json"
+POINTS_FOLDER = "points"
 
 
 def write_sweep_file(sweep: Sweep, directory: Path) -> None:
@@ -45,30 +45,35 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
 
 
 def write_point(run_dir: Path, params: Mapping[str, Value], command: str) -> None:
-    """Write point.json into a run's folder: the parameters the sweep gave it, and the command that repeats it."""
-    write_json(run_dir / POINT_FILE, {"params": dict(params), "command": command})
+    """Write points/<run>.json beside a run's folder, which holds nothing but the run's records: the parameters the
+    sweep gave it, and the command that repeats it."""
+    folder = run_dir.parent / POINTS_FOLDER
+    folder.mkdir(exist_ok=True)
+    write_json(folder / f"{run_dir.name}.json", {"params": dict(params), "command": command})
 
 
 def recorded_params(directory: Path, key: str) -> dict[str, Value] | None:
-    """The parameters of the run that was made for the place `key` of a search, as its folder has them; None without
-    one."""
-    for file in sorted(directory.glob(f"{key}_*/{POINT_FILE}")):
-        with contextlib.suppress(RecordError):
-            params = (read_json(file) or {}).get("params")
-            if isinstance(params, dict) and drawn_point(key, params).folder == file.parent.name:
-                return params
+    """The parameters of the run that was made for the place `key` of a search, whose folder is still there; None
+    without one."""
+    for folder, params in _points(directory, f"{key}_*.json"):
+        if folder.is_dir() and drawn_point(key, params).folder == folder.name:
+            return params
     return None
 
 
 def finished_params(directory: Path) -> list[dict[str, Value]]:
     """The parameters of the runs that finished in the folders of a sweep."""
-    found = []
-    for file in sorted(directory.glob(f"*/{POINT_FILE}")):
+    points = _points(directory, "*.json")
+    return [params for folder, params in points if read_summary(folder).get("status") == "finished"]
+
+
+def _points(directory: Path, pattern: str) -> Iterator[tuple[Path, dict[str, Value]]]:
+    """The folders of runs, and the parameters the sweep gave each."""
+    for file in sorted((directory / POINTS_FOLDER).glob(pattern)):
         with contextlib.suppress(RecordError):
             params = (read_json(file) or {}).get("params")
-            if isinstance(params, dict) and read_summary(file.parent).get("status") == "finished":
-                found.append(params)
-    return found
+            if isinstance(params, dict):
+                yield directory / file.stem, params
 
 
 def metric_history(run_dir: Path, name: str) -> list[float]:

@@ -89,7 +89,7 @@ def test_another_sweep_under_the_same_name_is_refused_until_it_is_reset(write_sw
     assert run_sweep(path, "--reset") == 0
     assert len(list(Path("runs/try.before-1").glob("*/summary.json"))) == 3
     (folder,) = finished_folders()
-    assert json.loads((folder / "point.json").read_text())["params"]["seed"] == 7
+    assert json.loads((RUNS / "points" / f"{folder.name}.json").read_text())["params"]["seed"] == 7
     assert run_sweep(path, "--reset") == 0
     assert Path("runs/try.before-2").is_dir()
 
