@@ -122,9 +122,13 @@ def _write(paths: Sequence[Path | str], out: Path) -> tuple[Path, tuple[str, ...
         report.write_text(_page(title, first, sections, warnings, command), encoding="utf-8")
     except OSError as error:
         raise RecordError(f"{out}: cannot write the report there ({error.strerror or error})") from error
-    found = [f"{len(records.runs)} runs"] if records is not None else []
-    found += [f"{len(bench.folders)} folders of measurements"] if not bench.empty else []
+    found = [_counted(len(records.runs), "run")] if records is not None else []
+    found += [f"{_counted(len(bench.folders), 'folder')} of measurements"] if not bench.empty else []
     return report, warnings, " and ".join(found)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _read(paths: Sequence[Path | str], *, skip: Path | None = None) -> tuple[Records | None, BenchRecords]:

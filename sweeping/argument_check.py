@@ -19,7 +19,6 @@ from tidepool.sweeping.command import build_argv
 from tidepool.sweeping.errors import SweepError
 from tidepool.sweeping.parameter_keys import nested
 from tidepool.sweeping.parameters import Parameter, Value
-from tidepool.sweeping.points import Point
 from tidepool.sweeping.spec import OWN_PROGRAMS, Sweep
 
 _CHECKERS = {"train.py": "tidepool.training.argument_check", "bench.py": "tidepool.benchmarking.argument_check"}
@@ -37,7 +36,7 @@ class _Question:
     params: Mapping[str, Value]
 
 
-def check_arguments(sweep: Sweep, points: Sequence[Point]) -> None:
+def check_arguments(sweep: Sweep) -> None:
     """Refuse a sweep with a parameter that its program does not have, or with a value of a type or choice that it does
     not take, with any data set and network of the sweep.
 
@@ -47,7 +46,7 @@ def check_arguments(sweep: Sweep, points: Sequence[Point]) -> None:
     module = _checker(sweep)
     if module is None:
         return
-    questions = list(_questions(sweep, points))
+    questions = list(_questions(sweep))
     complaints = _ask(module, [_words(sweep, question) for question in questions])
     answers: dict[tuple[str, str], list[str | None]] = {}
     for question, complaint in zip(questions, complaints, strict=True):
@@ -67,7 +66,7 @@ def _checker(sweep: Sweep) -> str | None:
     return None
 
 
-def _questions(sweep: Sweep, points: Sequence[Point]) -> Iterator[_Question]:
+def _questions(sweep: Sweep) -> Iterator[_Question]:
     values = {parameter.name: _telling_values(parameter) for parameter in sweep.parameters}
     deciding = {name: values[name] for name in _DECIDES_FLAGS if name in values}
     for context in itertools.islice(itertools.product(*deciding.values()), _MOST_CONTEXTS):

@@ -61,8 +61,8 @@ def _parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--max_failures", type=_count, metavar="N", help="stop once so many points have gone wrong")
     parser.add_argument("--budget_s", type=_seconds, metavar="S", help="stop cleanly after so long; exit code 143")
     parser.add_argument("--run_limit_s", type=_seconds, metavar="S", help="a run that takes longer has failed")
+    parser.add_argument("--online", action="store_true", help="run it through W&B: wandb sweep and wandb agent")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--online", action="store_true", help="run it through W&B: wandb sweep and wandb agent")
     what.add_argument("--dry_run", action="store_true", help="print every run's command line and start nothing")
     what.add_argument("--status", action="store_true", help="say how far the sweep is and what is best so far")
     parser.add_argument("--reset", action="store_true", help="begin anew; what has been run is set aside, not deleted")
@@ -109,6 +109,8 @@ def _check_options(options: argparse.Namespace) -> None:
         if options.online:
             raise SweepError("--storage: W&B keeps the state of an --online sweep; give one or the other")
         check_url(options.storage)
+    if options.status and options.online:
+        raise SweepError("--status: W&B shows how far an --online sweep is")
     if options.reset and (options.dry_run or options.status):
         raise SweepError("--reset: does not go with --dry_run or --status, which change nothing")
 
@@ -125,7 +127,7 @@ def _do(sweep: Sweep, options: argparse.Namespace, complain: Complain) -> int:
     if options.dry_run:
         return _dry_run(sweep, options)
     if options.reset:
-        check_arguments(sweep, sweep.points())
+        check_arguments(sweep)
         set_aside = reset.set_aside(sweep, RUNS / sweep.name, options.storage)
         print(f"the runs of before are in {set_aside}" if set_aside else "there was nothing to set aside")
     return (_run_online if options.online else _run_here)(sweep, options, complain)
@@ -149,12 +151,12 @@ def _complain(prog: str, message: str, code: int) -> int:
 
 
 def _dry_run(sweep: Sweep, options: argparse.Namespace) -> int:
-    points = sweep.points()
-    check_arguments(sweep, points)
+    check_arguments(sweep)
     if options.online:
         print(shlex.join(online.sweep_argv(sweep, sweep.path)))
         print(shlex.join(online.agent_argv("<entity>/<project>/<sweep id>")))
         return 0
+    points = sweep.points()
     drawn = [point for point in points if point.params is not None]
     for point in drawn:
         _print_command(sweep, point)
@@ -190,7 +192,7 @@ def _run_here(sweep: Sweep, options: argparse.Namespace, complain: Complain) -> 
     points = sweep.points()
     earlier = records.read_sweep_file(directory)
     if earlier is None or earlier.get("parameters") != sweep.content["parameters"]:
-        check_arguments(sweep, points)
+        check_arguments(sweep)
     with _new_ledger(sweep, options, directory) as ledger:
         _check_earlier(sweep, ledger, directory, earlier)
         records.write_sweep_file(sweep, directory)
@@ -269,6 +271,8 @@ def _run_online(sweep: Sweep, options: argparse.Namespace, complain: Complain) -
         where = str(directory / records.SWEEP_FILE)
         check_same_sweep(sweep, earlier, online.finished_params(sweep, directory, RUNS), where)
     online.check_login()
+    if earlier is None:
+        check_arguments(sweep)
     directory.mkdir(parents=True, exist_ok=True)
     registered = online.register(sweep, directory)
     records.write_sweep_file(sweep, directory)

@@ -232,6 +232,14 @@ def test_a_dry_run_prints_every_command_and_touches_nothing(write_sweep, run_swe
     assert sorted(workplace.rglob("*")) == before
 
 
+def test_a_dry_run_online_prints_wandbs_commands_for_a_search_without_end(write_sweep, run_sweep, capsys):
+    path = write_sweep(method="random", parameters={"lr": {"min": 0.0, "max": 1.0}})
+    assert run_sweep(path, "--dry_run") == 2
+    assert "run_cap: is missing" in capsys.readouterr().err
+    assert run_sweep(path, "--online", "--dry_run") == 0
+    assert "wandb sweep --project tidepool" in capsys.readouterr().out
+
+
 def test_a_dry_run_of_a_search_says_what_is_known(write_sweep, run_sweep, capsys):
     search = {"run_cap": 2, "parameters": {"lr": {"min": 0.0, "max": 1.0}}, "metric": {"name": "test/loss"}}
     assert run_sweep(write_sweep(method="random", **search), "--dry_run") == 0
@@ -255,6 +263,7 @@ def test_a_dry_run_of_a_search_says_what_is_known(write_sweep, run_sweep, capsys
         (["try.yaml", "--storage", "redis://x"], "--storage: redis"),
         (["try.yaml", "--storage", "sqlite:///absent/x.db"], "--storage: absent/x.db.lock cannot be written"),
         (["try.yaml", "--status"], "the sweep try has not been started: there is no runs/try/sweep.db"),
+        (["try.yaml", "--status", "--online"], "--status: W&B shows how far an --online sweep is"),
         (["try.yaml", "--reset", "--dry_run"], "--reset: does not go with --dry_run or --status"),
         (["try.yaml", "--budget_s", "0"], "argument --budget_s: '0' is not a number of seconds above 0"),
         (
