@@ -89,15 +89,17 @@ def _seconds(text: str) -> float:
 def main(arguments: Sequence[str], *, prog: str = "tidepool sweep") -> int:
     """Run the command; returns its exit code."""
     complain = partial(_complain, prog)
+    ledger = Path(DATABASE)
     try:
         options = _parse(arguments, prog)
         sweep = read_sweep(options.file, home=checkout(), online=options.online)
+        ledger = RUNS / sweep.name / DATABASE
         _check_options(options)
         return _do(sweep, options, complain)
     except SweepError as error:
         return complain(str(error), 2)
     except STORAGE_ERRORS as error:
-        return complain(_storage_failed(error, options), 1)
+        return complain(_storage_failed(error, None if options.storage else ledger), 1)
     except OSError as error:
         return complain(f"{error.filename or 'the sweep'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
@@ -138,11 +140,9 @@ def metrics_on_the_test_split(sweep: Sweep) -> list[str]:
     return [metric.name for metric in sweep.metrics if metric.name.startswith("test/")]
 
 
-def _storage_failed(error: Exception, options: argparse.Namespace) -> str:
+def _storage_failed(error: Exception, file: Path | None) -> str:
     line = f"the sweep's storage failed ({storage_reason(error)})"
-    if is_damage(error) and options.storage is None:
-        return f"{line}; {safe_to_delete(Path(DATABASE))}"
-    return f"{line}; the same command resumes"
+    return f"{line}; {safe_to_delete(file)}" if file and is_damage(error) else f"{line}; the same command resumes"
 
 
 def _complain(prog: str, message: str, code: int) -> int:

@@ -20,7 +20,7 @@ from matplotlib.colors import Normalize
 from tidepool.analysis.drawing import RC, Figure, canvas_and_axes, figure, label_text, slug
 from tidepool.analysis.runs import Records
 from tidepool.analysis.sweeps.importance import importance_table
-from tidepool.analysis.sweeps.leaderboard import leaderboard
+from tidepool.analysis.sweeps.leaderboard import best_first, leaderboard
 from tidepool.analysis.sweeps.points import Objective, SweepPoints, value_text
 
 SECTION = "sweep"
@@ -59,9 +59,7 @@ def _shades(sweep: SweepPoints, points: pd.DataFrame) -> tuple[list[Any], Scalar
 
 
 def _best_last(sweep: SweepPoints) -> pd.DataFrame:
-    objective = sweep.objectives[0]
-    finished = sweep.finished
-    return finished.iloc[np.argsort(-objective.cost(finished[objective.column]).to_numpy(), kind="stable")]
+    return best_first(sweep, sweep.finished).iloc[::-1]
 
 
 def _parallel_coordinates(sweep: SweepPoints) -> Iterator[Figure]:

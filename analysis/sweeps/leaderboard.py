@@ -10,7 +10,7 @@ from tidepool.analysis.sweeps.points import SweepPoints, value_text
 
 
 def best_point(sweep: SweepPoints) -> pd.Series | None:
-    """The run that reached the most in the first objective; the first of equals; None where none finished."""
+    """The run that reached the most in the first objective, of equals in the next one; None where none finished."""
     finished = sweep.finished
     if finished.empty or not sweep.objectives:
         return None
@@ -20,12 +20,17 @@ def best_point(sweep: SweepPoints) -> pd.Series | None:
 def _best_of(sweep: SweepPoints, points: pd.DataFrame) -> pd.Series:
     if not sweep.objectives:
         return points.iloc[0]
-    objective = sweep.objectives[0]
-    return points.iloc[int(objective.cost(points[objective.column]).argmin())]
+    return best_first(sweep, points).iloc[0]
+
+
+def best_first(sweep: SweepPoints, points: pd.DataFrame) -> pd.DataFrame:
+    """``points`` in the order of their first objective, equals in that of the next one."""
+    costs = pd.DataFrame({objective.column: objective.cost(points[objective.column]) for objective in sweep.objectives})
+    return points.loc[costs.sort_values([str(name) for name in costs], kind="stable").index]
 
 
 def leaderboard(sweep: SweepPoints) -> pd.DataFrame:
-    """A row a configuration with a finished run, the best mean of the first objective first.
+    """A row a configuration with a finished run, the best mean of the first objective first, of equals the next one's.
 
     Columns: rank; run, its best; ``param/<name>`` of what was varied; for each objective ``<metric>_mean``, ``_std``
     (NaN for one run), ``_min``, ``_max``; n_finished, n_other (failed, refused, diverged, stopped); on_front where
@@ -47,13 +52,11 @@ def leaderboard(sweep: SweepPoints) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     if frame.empty or not sweep.objectives:
         return frame
-    first = sweep.objectives[0]
-    order = first.cost(frame[f"{first.name}_mean"]).sort_values(kind="stable").index
-    frame = frame.loc[order].reset_index(drop=True)
-    frame.insert(0, "rank", range(1, len(frame) + 1))
+    costs = pd.DataFrame({o.name: o.cost(frame[f"{o.name}_mean"]) for o in sweep.objectives})
     if len(sweep.objectives) > 1:
-        costs = pd.DataFrame({o.name: o.cost(frame[f"{o.name}_mean"]) for o in sweep.objectives})
         frame["on_front"] = on_the_front(costs)
+    frame = frame.loc[costs.sort_values([str(name) for name in costs], kind="stable").index].reset_index(drop=True)
+    frame.insert(0, "rank", range(1, len(frame) + 1))
     return frame
 
 

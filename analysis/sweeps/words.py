@@ -18,9 +18,12 @@ SHOWN = 10
 
 def metric_text(name: str, value: float) -> str:
     """A value of a metric: an accuracy, which is recorded as a fraction, in percent."""
+    value = float(value)
     if math.isnan(value):
         return MISSING
-    return f"{number(100 * value, 2)} %" if name.endswith("accuracy") else f"{value:.5g}"
+    if name.endswith("accuracy"):
+        return f"{number(100 * value, 2)} %"
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e12 else f"{value:.5g}"
 
 
 def spread_text(name: str, value: float) -> str:
@@ -37,7 +40,7 @@ def leaderboard_view(sweep: SweepPoints, board: pd.DataFrame) -> pd.DataFrame:
         view[name] = board[f"param/{name}"].map(value_text)
     for objective in sweep.objectives:
         view[f"{objective.name} mean"] = [metric_text(objective.name, v) for v in board[f"{objective.name}_mean"]]
-        if (board["n_finished"] > 1).any():
+        if (board[f"{objective.name}_std"] > 0).any():
             view[f"{objective.name} sd"] = [spread_text(objective.name, v) for v in board[f"{objective.name}_std"]]
     view["n"] = [
         str(n) if not other else f"{n} of {n + other}"

@@ -227,6 +227,22 @@ def test_the_study_holds_what_a_dashboard_shows(read, workplace):
     ledger.close()
 
 
+def test_a_short_bayes_search_goes_by_its_results(read, workplace):
+    sweep = read(method="bayes", run_cap=4, metric={"name": "m"}, parameters={"lr": {"min": 0.0, "max": 1.0}})
+    third = []
+    for place, sign in (("up", 1), ("down", -1)):
+        directory = Path("runs") / place
+        directory.mkdir(parents=True)
+        ledger = Ledger(default_url(directory), sweep, directory)
+        ledger.plan(sweep.points())
+        for _ in range(2):
+            claim = ledger.claim()
+            ledger.finish(claim, "finished", values=(sign * claim.point.params["lr"],))
+        third.append(ledger.claim().point.params["lr"])
+        ledger.close()
+    assert third[0] != third[1]
+
+
 def test_a_deleted_ledger_is_made_again_from_the_folders_of_a_bayes_search(read, workplace):
     search = {"method": "bayes", "run_cap": 4, "metric": {"name": "m"}}
     sweep = read(**search, parameters={"lr": {"min": 0.0, "max": 1.0}})

@@ -14,7 +14,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import OperationalError
 
 from tests.sweeping.conftest import starts
-from tidepool.sweeping import patience, runner, search
+from tidepool.sweeping import argument_check, patience, runner, search
 from tidepool.sweeping.children import Child
 from tidepool.sweeping.ledger import Ledger
 
@@ -166,19 +166,22 @@ def test_a_sweep_whose_first_runs_are_all_refused_stops_and_goes_on_once_mended(
     assert len(finished_folders()) == 14
 
 
-def test_names_types_and_choices_are_checked_by_the_program_before_anything_starts(write_sweep, run_sweep, capsys):
-    for name, value, reason in (
-        ("learnrate", 0.1, "train.py has no learnrate; did you mean lr?"),
-        ("backend", ["cudnn", "tritn"], "invalid choice 'tritn' for argument '--backend'"),
-        ("depth", 2, "train.py has no depth; data 'digits' has the options"),
-    ):
-        path = write_sweep(program="train.py", parameters=parameters(**{"model": "lenet5", name: value}))
-        for how in ((), ("--dry_run",)) if name == "learnrate" else ((),):
-            assert run_sweep(path, *how) == 2
-            error = capsys.readouterr().err
-            assert f"parameters.{name}: {reason}" in error
-            assert error.count("\n") == 1
+def test_what_the_program_does_not_take_is_refused_before_anything_is_made(write_sweep, run_sweep, capsys, monkeypatch):
+    path = write_sweep(program="train.py", parameters=parameters(learnrate=0.1, width=[4, 8], model=["mlp", "convnet"]))
+    assert run_sweep(path, "--dry_run") == 2
+    error = capsys.readouterr().err
+    assert error.endswith("parameters.learnrate: train.py has no learnrate; did you mean lr?\n")
+    assert error.count("\n") == 1
+
+    def only_convnet_has_a_width(module, argument_lists):
+        has_no_width = [any("width" in word for word in words) and "--model=mlp" in words for words in argument_lists]
+        return ["no width" if missing else None for missing in has_no_width]
+
+    monkeypatch.setattr(argument_check, "_ask", lambda module, argument_lists: ["no"] * len(argument_lists))
+    assert run_sweep(path) == 2
     assert not Path("runs").exists()
+    monkeypatch.setattr(argument_check, "_ask", only_convnet_has_a_width)
+    assert run_sweep(path, "--dry_run") == 0
 
 
 def test_a_sweep_ends_when_a_run_reaches_the_target(write_sweep, run_sweep, capsys):
@@ -403,6 +406,18 @@ def test_status_says_how_far_a_sweep_is(write_sweep, run_sweep, capsys):
     assert out.startswith("try: 4 points, 2 finished, 2 diverged\n")
     assert "Best run, highest test/accuracy: runs/try/seed-1_how-finished_" in out
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_damaged_ledger_may_be_deleted_and_nothing_is_run_again(write_sweep, run_sweep, capsys):
+    path = write_sweep(method="random", run_cap=3, parameters=parameters(lr=[0.1, 0.2, 0.3, 0.4], seed=0))
+    assert run_sweep(path) == 0
+    ledger = RUNS / "sweep.db"
+    ledger.write_bytes(b"damage" * 2000)
+    assert run_sweep(path) == 2
+    assert "deleting runs/try/sweep.db is safe: the same command makes it again" in capsys.readouterr().err
+    ledger.unlink()
+    assert run_sweep(path) == 0
+    assert sorted(starts(RUNS).values()) == [1, 1, 1]
 
 
 def test_a_storage_that_goes_away_for_a_moment_is_waited_for(write_sweep, run_sweep, monkeypatch, capsys):

@@ -108,11 +108,13 @@ def test_the_hypervolume_is_that_of_a_count_of_unit_cells():
 
 
 def test_several_objectives_give_a_front_and_its_hypervolume():
-    rows = [({"w": 1}, (0.9, 100)), ({"w": 2}, (0.95, 200)), ({"w": 3}, (0.9, 300))]
+    rows = [({"w": 3}, (0.9, 300)), ({"w": 1}, (0.9, 100)), ({"w": 2}, (0.95, 200)), ({"w": 4}, (0.95, 250))]
     found = sweep(rows, [ACCURACY, {"name": "parameters"}])
-    assert leaderboard(found).set_index("param/w")["on_front"].to_dict() == {1: True, 2: True, 3: False}
+    assert best_point(found)["param/w"] == 2  # of equal accuracies the one with fewer parameters
+    assert leaderboard(found)["param/w"].tolist() == [2, 4, 1, 3]
+    assert leaderboard(found).set_index("param/w")["on_front"].to_dict() == {2: True, 4: False, 1: True, 3: False}
     text = sweep_text(found)
-    assert "Pareto front: 2 of 3 configurations." in text
+    assert "Pareto front: 2 of 4 configurations." in text
     assert "the front dominates 50.0 % of the box" in text
     assert "(reference point: val/accuracy 90.00 %, parameters 300)" in text
 

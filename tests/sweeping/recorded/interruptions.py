@@ -1,7 +1,8 @@
 """Sweeps that are killed, and whose PostgreSQL is restarted: how often each point was started and finished.
 
-Kill moments come from a seed. A point counts as lost where it has no finished run at the end, and as repeated where a
-run of it was started after one had finished.
+Kill moments come from a seed. A point counts as lost where it has no finished run at the end. `last_row_twice` counts
+points that logged their last row twice: their first run was ended after that row and before its summary, which is to be
+run again, or had finished, which is not.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.sweeping.postgres_server import Server, server
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = ROOT / "tests" / "sweeping" / "fake_train.py"
 COLUMNS = ("schema_version", "what", "storage", "controllers", "seed", "moment_s", "points", "finished", "lost",
-           "repeated", "exit_codes", "seconds")  # fmt: skip
+           "last_row_twice", "exit_codes", "seconds")  # fmt: skip
 _FIRST_S, _LAST_S = 1.2, 4.0  # from before the first run has begun to the last runs
 
 
@@ -96,7 +97,7 @@ def _row(
     name = json.loads(file.read_text())["name"]
     runs = [folder.parent for folder in (file.parent / "runs" / name).glob("*/summary.json")]
     finished = sum(json.loads((run / "summary.json").read_text())["status"] == "finished" for run in runs)
-    repeated = sum((run / "metrics.jsonl").read_text().count('"step": 4') > 1 for run in runs)
-    values = (1, what, storage, controllers, seed, round(moment, 2), points, finished, points - finished, repeated,
+    twice = sum((run / "metrics.jsonl").read_text().count('"step": 4') > 1 for run in runs)
+    values = (1, what, storage, controllers, seed, round(moment, 2), points, finished, points - finished, twice,
               " ".join(map(str, codes)), round(seconds, 1))  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
