@@ -67,8 +67,10 @@ def best_lines(sweep: SweepPoints) -> list[str]:
 
 
 def caution(sweep: SweepPoints) -> list[str]:
-    """What a best run does not show."""
-    lines = []
+    """What a best run does not show; nothing of a sweep that compares backends, which chooses none."""
+    lines: list[str] = []
+    if sweep.varied == ("backend",):
+        return lines
     count = len(leaderboard(sweep))
     if count > 1:
         lines.append(f"The best of {count} configurations is flattered by having been chosen: measure it again with "

@@ -150,20 +150,19 @@ def test_a_refused_point_fails_alone_with_its_reason(write_sweep, run_sweep, cap
 
 
 def test_a_sweep_whose_first_runs_are_all_refused_stops_and_goes_on_once_mended(
-    write_sweep, run_sweep, capsys, workplace
+    write_sweep, run_sweep, capsys, monkeypatch, workplace
 ):
-    path = write_sweep(parameters=parameters(backend="tritn", how="refused", seed=list(range(14))))
+    monkeypatch.setattr(runner, "FIRST_REFUSED", 3)
+    path = write_sweep(parameters=parameters(backend="tritn", how="refused", seed=list(range(5))))
     assert run_sweep(path, "--workers", 1) == 1
     error = capsys.readouterr().err
-    assert (
-        "the first 10 runs refused their arguments: fake_train.py: backend='tritn'; expected triton or cudnn" in error
-    )
+    assert "the first 3 runs refused their arguments: fake_train.py: backend='tritn'; expected triton or cudnn" in error
     assert error.count("\n") == 1
-    assert sum(starts(RUNS).values()) == 10
+    assert sum(starts(RUNS).values()) == 3
     program = workplace / "fake_train.py"
     program.write_text(program.read_text().replace('how == "refused"', "False"))
     assert run_sweep(path, "--workers", 2) == 0
-    assert len(finished_folders()) == 14
+    assert len(finished_folders()) == 5
 
 
 def test_what_the_program_does_not_take_is_refused_before_anything_is_made(write_sweep, run_sweep, capsys, monkeypatch):
@@ -336,7 +335,7 @@ def test_two_sweeps_at_once_share_the_points(write_sweep, workplace):
     path = write_sweep(parameters=parameters(seed=list(range(12)), sleep=0.2))
     code = (
         "import sys; from tidepool.sweeping import conclusion, program; "
-        "conclusion._report = lambda sweep, folders, out, complain: None; sys.exit(program.main(sys.argv[1:]))"
+        "conclusion._report = conclusion._print_result = lambda *_: None; sys.exit(program.main(sys.argv[1:]))"
     )
     argv = [sys.executable, "-c", code, str(path), "--workers", "2"]
     sweeps = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -78,6 +78,8 @@ def test_the_text_names_best_run_command_and_caution():
     assert "It is repeated by: python train.py --n=3" in text
     assert "The best of 2 configurations is flattered" in text
     assert "test split" not in text
+    backends = [({"backend": name, "seed": 0}, 0.5) for name in ("triton", "cudnn")]
+    assert "flattered" not in sweep_text(sweep(backends))
     assert "chosen by the test split" in sweep_text(sweep(grid([1, 2], [0], lambda lr, _: lr), {"name": "test/loss"}))
 
 
