@@ -37,6 +37,7 @@ from tidepool.analysis.runs import (
     run_sections,
     write_tables,
 )
+from tidepool.analysis.sweeps import sweep_report, write_sweep_tables
 from tidepool.program import run_process
 from tidepool.records import OneLineParser, RecordError, shown_path
 
@@ -96,27 +97,38 @@ def _write(paths: Sequence[Path | str], out: Path) -> tuple[Path, tuple[str, ...
         out.mkdir(parents=True, exist_ok=True)
         measured = bench_tables(bench)
         drawn = draw_bench(bench, measured["kernel_speed"]) if "kernel_speed" in measured else []
-        tables = {} if records is None else all_tables(records)
-        figures = [] if records is None else draw(records, tables)
+        found_sweeps = None if records is None else sweep_report(records)
+        compared = None if found_sweeps is None else found_sweeps.compared
+        tables = {} if records is None else all_tables(records if compared is None else compared)
+        figures = [] if compared is None else draw(compared, tables)
         _remove_former(out)
-        write_tables(tables, out / "tables")
+        if found_sweeps is not None:
+            figures += found_sweeps.figures
+            write_sweep_tables(found_sweeps.sweeps, out / "tables")
+            left_out = found_sweeps.left_out()
+            write_tables({name: table for name, table in tables.items() if name not in left_out}, out / "tables")
         write_bench_tables(measured, out / "tables")
         write_figures([*figures, *drawn], out / "figures")
         report = out / "report.html"
         command = _command(paths, out)
         sections = bench_sections(bench, measured, drawn)
-        if records is None:
+        if records is None or found_sweeps is None:
             title = BENCH_TITLE
             first = page.answers((name, page.paragraphs(lines)) for name, lines in bench_answers(bench, measured))
         else:
-            title, first = findings.title(records), first_screen(records, tables)
-            sections = run_sections(records, tables, figures, sections)
+            title = found_sweeps.title() or findings.title(records)
+            first = found_sweeps.first_screen(records) or first_screen(compared or records, tables)
+            sections = found_sweeps.sections(run_sections(compared or records, tables, figures, sections))
         report.write_text(_page(title, first, sections, warnings, command), encoding="utf-8")
     except OSError as error:
         raise RecordError(f"{out}: cannot write the report there ({error.strerror or error})") from error
-    found = [f"{len(records.runs)} runs"] if records is not None else []
-    found += [f"{len(bench.folders)} folders of measurements"] if not bench.empty else []
+    found = [_counted(len(records.runs), "run")] if records is not None else []
+    found += [f"{_counted(len(bench.folders), 'folder')} of measurements"] if not bench.empty else []
     return report, warnings, " and ".join(found)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _read(paths: Sequence[Path | str], *, skip: Path | None = None) -> tuple[Records | None, BenchRecords]:

@@ -28,8 +28,9 @@ _MACROS = ("env", "interpreter", "program", *_ARGS_MACROS)
 _MACRO = re.compile(r"\$\{([^}]*)\}")
 
 
-def check_command(command: Sequence[str]) -> None:
-    """Refuse a command with macros that W&B does not know or that would not be filled in.
+def check_command(command: Sequence[str], description: str = "") -> None:
+    """Refuse a command with macros that W&B does not know or that would not be filled in. What `description` says of an
+    environment variable that is not set is repeated.
 
     Raises:
         SweepError: one line starting with the key.
@@ -39,8 +40,11 @@ def check_command(command: Sequence[str]) -> None:
         for match in _MACRO.finditer(word):
             name = match.group(1)
             if name.startswith("envvar:"):
-                if not os.environ.get(name.removeprefix("envvar:")):
-                    raise SweepError(f"command[{index}]: {word}: the environment variable is not set, or empty")
+                variable = name.removeprefix("envvar:")
+                if not os.environ.get(variable):
+                    raise SweepError(
+                        f"command[{index}]: {match.group(0)}: {_what_it_should_hold(variable, word, description)}"
+                    )
                 continue
             if name not in _MACROS:
                 known = ", ".join(f"${{{macro}}}" for macro in (*_MACROS, "envvar:NAME"))
@@ -50,6 +54,14 @@ def check_command(command: Sequence[str]) -> None:
             uses_args = uses_args or name in _ARGS_MACROS
     if not uses_args:
         raise SweepError("command: has no ${args} (or another ${args_…}), so no parameter would reach the program")
+
+
+def _what_it_should_hold(variable: str, word: str, description: str) -> str:
+    shown = word.replace(f"${{envvar:{variable}}}", f"<{variable}>")
+    state = "is empty" if variable in os.environ else "is not set"
+    said = next((part.strip() for part in re.split(r"(?<=[.;?!])\s+", description) if variable in part), "")
+    expected = f"; the description says: {said}" if said else ""
+    return f"the environment variable {state}; it should hold what stands as <{variable}> in {shown}{expected}"
 
 
 def build_argv(

@@ -16,6 +16,14 @@ from tidepool.installation import child_environment
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NVIDIA_PROC = Path("/proc/driver/nvidia/gpus")
+# What names one run to W&B, or one process of several to torchrun: left in the environment of a sweep, every run would
+# take it for its own.
+_ONE_RUNS_VARIABLES = (
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+    "TORCHELASTIC_RUN_ID",
+    "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME", "WANDB_RUN_GROUP", "WANDB_NAME",
+    "WANDB_JOB_TYPE", "WANDB_NOTES", "WANDB_RUN_DIR", "WANDB_SERVICE", "WANDB__SERVICE",
+)  # fmt: skip
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -108,8 +116,11 @@ def gpu_ids() -> list[str]:
 
 
 def run_environment(worker: int, workers: int, gpus: list[str], *, entity: str | None = None) -> dict[str, str]:
-    """The environment of a run in place `worker` of `workers`: one GPU of its own, or its share of the cores."""
+    """The environment of a run in place `worker` of `workers`: one GPU of its own, or its share of the cores; without
+    what names another run to W&B or torchrun."""
     environment = child_environment()
+    for variable in _ONE_RUNS_VARIABLES:
+        environment.pop(variable, None)
     threads = str(max(1, core_count() // workers))
     for variable in _THREAD_VARIABLES:
         environment.setdefault(variable, threads)

@@ -24,9 +24,11 @@ from urllib.parse import urlsplit
 import yaml
 
 from tidepool.records import write_json
-from tidepool.sweeping import children
+from tidepool.sweeping import children, records
 from tidepool.sweeping.errors import SweepError
+from tidepool.sweeping.ledger import Result
 from tidepool.sweeping.machine import run_environment
+from tidepool.sweeping.parameters import Value
 from tidepool.sweeping.spec import Sweep
 
 ONLINE_FILE = "online.json"
@@ -193,3 +195,25 @@ def recorded_runs(group: str, runs: Path) -> list[Path]:
         if isinstance(content, dict) and content.get("group") == group:
             found.append(config.parent)
     return found
+
+
+def finished_params(sweep: Sweep, directory: Path, runs: Path) -> list[dict[str, Value]]:
+    """The parameters of the runs that finished in the sweep that `directory` knows."""
+    if not (directory / ONLINE_FILE).exists():
+        return []
+    results_there = results(sweep, recorded_runs(register(sweep, directory).group, runs))
+    return [dict(result.params or {}) for result in results_there if result.outcome == "finished"]
+
+
+def results(sweep: Sweep, folders: Sequence[Path]) -> list[Result]:
+    """What became of the runs in `folders`, which W&B's agents made."""
+    return [_result(sweep, folder) for folder in folders]
+
+
+def _result(sweep: Sweep, folder: Path) -> Result:
+    summary = records.read_summary(folder)
+    outcome = {"finished": "finished", "diverged": "diverged"}.get(str(summary.get("status")), "failed")
+    values = records.metric_values(folder, sweep.metrics) if outcome == "finished" else ()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    params = {parameter.name: config.get(parameter.name) for parameter in sweep.parameters}
+    return Result(folder.name, outcome, folder.name, values, summary.get("exit_reason"), params)

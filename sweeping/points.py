@@ -1,7 +1,7 @@
 """The runs of a sweep before they are run: their keys, parameters and folders.
 
-A grid's points are all known at once. A random or bayes search has numbered places instead, whose parameters are drawn
-when a worker takes them: random ones from the place's number alone, so every machine draws the same.
+A grid's points are all known at once, and a random search's too: they follow from the sweep's name. A bayes search has
+numbered places whose parameters are drawn when a worker takes them; its first ones are those of a random search.
 """
 
 from __future__ import annotations
@@ -9,26 +9,28 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import optuna
-
+from tidepool.sweeping import sequence
 from tidepool.sweeping.errors import SweepError
-from tidepool.sweeping.parameters import Parameter, Value
+from tidepool.sweeping.parameters import Native, Parameter, Value
 
 MOST_POINTS = 100_000
-_STARTUP_RUNS = 10  # drawn at random before the bayes search has anything to go on
+_MOST_STARTUP_RUNS = 10
 
 
 @dataclass(frozen=True)
 class Point:
-    """One place in a sweep. `key` names it in every process; `params` and `folder` are None until they are drawn."""
+    """One place in a sweep. `key` names it in every process; `params` and `folder` are None until they are drawn.
+    `natives`: the drawn parameters in the search's own terms."""
 
     key: str
     params: Mapping[str, Value] | None
     folder: str | None
+    natives: Mapping[str, Native] | None = None
 
 
 def parameters_key(params: Mapping[str, Value]) -> str:
@@ -51,9 +53,7 @@ def grid_points(parameters: Sequence[Parameter], run_cap: int | None) -> list[Po
         SweepError: more points than `MOST_POINTS` and no run_cap.
     """
     axes = [parameter.grid_values() for parameter in parameters]
-    total = 1
-    for axis in axes:
-        total *= len(axis)
+    total = math.prod(len(axis) for axis in axes)
     if min(total, run_cap or total) > MOST_POINTS:
         raise SweepError(f"parameters: the grid has {total:,} points; narrow it, or set run_cap")
     names = [parameter.name for parameter in parameters]
@@ -65,31 +65,28 @@ def grid_points(parameters: Sequence[Parameter], run_cap: int | None) -> list[Po
     return points
 
 
-def search_points(run_cap: int) -> list[Point]:
-    """`run_cap` places of a random or bayes search, their parameters still open."""
-    return [Point(f"run-{index:04d}", None, None) for index in range(run_cap)]
+def random_points(parameters: Sequence[Parameter], run_cap: int, seed: int) -> list[Point]:
+    """The points of a random search: `run_cap` of them, or every combination where there are fewer."""
+    drawn = itertools.islice(sequence.draws(parameters, seed), run_cap)
+    return [drawn_point(place_key(index), draw.params, draw.natives) for index, draw in enumerate(drawn)]
 
 
-def point_sampler(method: str, key: str) -> optuna.samplers.BaseSampler:
-    """The sampler that draws the place `key` of a random or bayes search, seeded by the place's number."""
-    seed = int(key.rpartition("-")[2])
-    if method == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP_RUNS, constant_liar=True, multivariate=True)
+def bayes_points(parameters: Sequence[Parameter], run_cap: int, seed: int) -> list[Point]:
+    """`run_cap` places of a bayes search, their parameters still open but for the first, `startup_runs` of them."""
+    first = random_points(parameters, startup_runs(run_cap), seed)
+    return first + [Point(place_key(index), None, None) for index in range(len(first), run_cap)]
 
 
-def draw(point: Point, parameters: Sequence[Parameter], trial: optuna.Trial) -> Point:
-    """`point` with parameters and folder, drawn through `trial` if they were still open."""
-    if point.params is not None:
-        return point
-    params = {parameter.name: parameter.suggest(trial) for parameter in parameters}
-    return Point(point.key, params, point_folder(params, (), prefix=point.key))
+def startup_runs(run_cap: int) -> int:
+    """How many runs of a bayes search are drawn at random, for it to have something to go on: a quarter, 1 to 10."""
+    return min(_MOST_STARTUP_RUNS, 1 + run_cap // 4, run_cap)
 
 
-def random_points(parameters: Sequence[Parameter], run_cap: int) -> list[Point]:
-    """The points a random search will run, without keeping a record of having drawn them."""
-    drawn = []
-    for point in search_points(run_cap):
-        study = optuna.create_study(sampler=point_sampler("random", point.key))
-        drawn.append(draw(point, parameters, study.ask()))
-    return drawn
+def place_key(index: int) -> str:
+    """The key of the place `index` of a random or bayes search."""
+    return f"run-{index:04d}"
+
+
+def drawn_point(key: str, params: Mapping[str, Value], natives: Mapping[str, Native] | None = None) -> Point:
+    """The place `key` of a search with the parameters drawn for it."""
+    return Point(key, params, point_folder(params, (), prefix=key), natives)

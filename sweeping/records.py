@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tidepool.records import RecordError, decode, metric_lines, number, read_json, write_json
 from tidepool.sweeping.errors import SweepError
-from tidepool.sweeping.parameters import read_parameter
-from tidepool.sweeping.points import parameters_key
-from tidepool.sweeping.spec import Sweep, parse_margin
+from tidepool.sweeping.parameters import Value
+from tidepool.sweeping.points import drawn_point
+from tidepool.sweeping.spec import Metric, Sweep
 
 SWEEP_FILE = "sweep.json"
-# What decides which runs there are and how they are judged; the rest of a sweep file may be reworded at any time.
-_DECIDING_KEYS = ("program", "method", "command", "metric", "early_terminate")
+POINTS_FOLDER = "points"
 
 
 def write_sweep_file(sweep: Sweep, directory: Path) -> None:
@@ -34,40 +33,7 @@ def read_sweep_file(directory: Path) -> dict[str, Any] | None:
     try:
         return read_json(directory / SWEEP_FILE)
     except RecordError as error:
-        raise SweepError(str(error)) from None
-
-
-def check_same_sweep(sweep: Sweep, earlier: Mapping[str, Any], where: str) -> None:
-    """Refuse to resume `earlier` (content of a sweep.json) under a file that asks for something else.
-
-    A grid may gain values and run_cap may change: no run already made loses its place. The margin may not: it was
-    declared before the runs.
-
-    Raises:
-        SweepError: one line with file, key and what to do.
-    """
-    way_out = f"give the sweep another name or remove {where}"
-    for key in _DECIDING_KEYS:
-        if sweep.content.get(key) != earlier.get(key):
-            raise SweepError(f"{sweep.path}: {key}: differs from {where}; {way_out}")
-    if parse_margin(earlier.get("description", "")) != sweep.margin_points:
-        reason = f"differs from {where}, and a margin is declared before the runs; {way_out}"
-        raise SweepError(f"{sweep.path}: description: the margin {reason}")
-    old, new = earlier.get("parameters", {}), sweep.content["parameters"]
-    for name in sorted({*old, *new}):
-        if name in old and name in new:
-            same = old[name] == new[name] and repr(old[name]) == repr(new[name])
-            if same or (sweep.method == "grid" and _only_adds(name, old[name], new[name])):
-                continue
-        raise SweepError(f"{sweep.path}: parameters.{name}: differs from {where}; {way_out}")
-
-
-def _only_adds(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    before, after = (
-        {parameters_key({name: value}) for value in read_parameter(name, settings, method="grid").grid_values()}
-        for settings in (old, new)
-    )
-    return before <= after
+        raise SweepError(f"{error}; deleting it is safe: the same command writes it again") from None
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
@@ -78,28 +44,69 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
         return {}
 
 
+def write_point(run_dir: Path, params: Mapping[str, Value], command: str) -> None:
+    """Write points/<run>.json beside a run's folder, which holds nothing but the run's records: the parameters the
+    sweep gave it, and the command that repeats it."""
+    folder = run_dir.parent / POINTS_FOLDER
+    folder.mkdir(exist_ok=True)
+    write_json(folder / f"{run_dir.name}.json", {"params": dict(params), "command": command})
+
+
+def recorded_params(directory: Path, key: str) -> dict[str, Value] | None:
+    """The parameters of the run that was made for the place `key` of a search, whose folder is still there; None
+    without one."""
+    for folder, params in _points(directory, f"{key}_*.json"):
+        if folder.is_dir() and drawn_point(key, params).folder == folder.name:
+            return params
+    return None
+
+
+def finished_params(directory: Path) -> list[dict[str, Value]]:
+    """The parameters of the runs that finished in the folders of a sweep."""
+    points = _points(directory, "*.json")
+    return [params for folder, params in points if read_summary(folder).get("status") == "finished"]
+
+
+def _points(directory: Path, pattern: str) -> Iterator[tuple[Path, dict[str, Value]]]:
+    """The folders of runs, and the parameters the sweep gave each."""
+    for file in sorted((directory / POINTS_FOLDER).glob(pattern)):
+        with contextlib.suppress(RecordError):
+            params = (read_json(file) or {}).get("params")
+            if isinstance(params, dict):
+                yield directory / file.stem, params
+
+
 def metric_history(run_dir: Path, name: str) -> list[float]:
     """Every value of the metric `name` in a run's metrics.jsonl, in the order it was logged; NaN left as it is."""
     try:
-        found = [_number(row.get(name)) for _, row in metric_lines(run_dir / "metrics.jsonl") if row is not None]
+        found = [as_number(row.get(name)) for _, row in metric_lines(run_dir / "metrics.jsonl") if row is not None]
     except OSError:
         return []
     return [value for value in found if value is not None]
 
 
+def metric_values(run_dir: Path, metrics: Sequence[Metric]) -> tuple[float, ...]:
+    """The finite value a finished run has for each of `metrics`; empty where one of them has none."""
+    values = [metric_value(run_dir, metric.name) for metric in metrics]
+    return () if None in values else tuple(value for value in values if value is not None)
+
+
 def metric_value(run_dir: Path, name: str) -> float | None:
-    """The finite value a finished run has for the metric `name` (``test/accuracy``), or None.
+    """The finite value a finished run has for the metric `name` (``val/accuracy``), or None.
 
-    From its summary (``test_accuracy``) where it is there, else the last that was logged.
+    From its summary (as ``val_accuracy`` or ``val/accuracy``) where it is there, else the last that was logged.
     """
-    number = _number(read_summary(run_dir).get(name.replace("/", "_")))
-    if number is None:
+    summary = read_summary(run_dir)
+    found = [as_number(summary.get(key)) for key in (name.replace("/", "_"), name)]
+    value = next((each for each in found if each is not None), None)
+    if value is None:
         history = metric_history(run_dir, name)
-        number = history[-1] if history else None
-    return number if number is not None and math.isfinite(number) else None
+        value = history[-1] if history else None
+    return value if value is not None and math.isfinite(value) else None
 
 
-def _number(value: Any) -> float | None:
+def as_number(value: Any) -> float | None:
+    """`value` as a float, infinite where it is too large for one; None where it is no number at all."""
     value = decode(value)
     return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 

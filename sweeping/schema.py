@@ -19,7 +19,6 @@ _NUMBER = {"type": "number"}
 _POSITIVE = {"type": "number", "exclusiveMinimum": 0}
 _NOT_NEGATIVE = {"type": "number", "minimum": 0}
 _TEXT = {"type": "string", "minLength": 1}
-_SCALAR = {"type": ["string", "number", "boolean", "null"]}
 # Far beyond any use, and low enough that powers of eta, and a list of run_cap places, can be computed.
 _ITERATIONS = {"type": "integer", "minimum": 1, "maximum": 100_000_000}
 _BRACKETS = {"type": "integer", "minimum": 1, "maximum": 100}
@@ -30,8 +29,9 @@ _PARAMETER: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
-        "value": _SCALAR,
-        "values": {"type": "array", "minItems": 1, "items": _SCALAR},
+        "value": {},
+        "values": {"type": "array", "minItems": 1},
+        "parameters": {"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/parameter"}},
         "probabilities": {"type": "array", "minItems": 1, "items": _NOT_NEGATIVE},
         "distribution": _TEXT,
         "min": _NUMBER,
@@ -44,28 +44,31 @@ _PARAMETER: dict[str, Any] = {
     },
 }
 
+_METRIC: dict[str, Any] = {
+    "type": "object",
+    "required": ["name"],
+    "additionalProperties": False,
+    "properties": {
+        "name": _TEXT,
+        "goal": {"enum": ["minimize", "maximize"]},
+        "target": _NUMBER,
+        "impute": {"enum": ["latest", "best", "worst"]},
+        "impute_while_running": {"enum": ["latest", "best", "worst", "false"]},
+    },
+}
+
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "A W&B sweep as sweep.py runs it",
     "type": "object",
     "required": ["program", "method", "parameters"],
     "additionalProperties": False,
+    "$defs": {"parameter": _PARAMETER},
     "properties": {
         "program": _TEXT,
         "method": {"enum": ["grid", "random", "bayes"]},
-        "parameters": {"type": "object", "minProperties": 1, "additionalProperties": _PARAMETER},
-        "metric": {
-            "type": "object",
-            "required": ["name"],
-            "additionalProperties": False,
-            "properties": {
-                "name": _TEXT,
-                "goal": {"enum": ["minimize", "maximize"]},
-                "target": _NUMBER,
-                "impute": {"enum": ["latest", "best", "worst"]},
-                "impute_while_running": {"enum": ["latest", "best", "worst", "false"]},
-            },
-        },
+        "parameters": {"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/parameter"}},
+        "metric": _METRIC,
         "command": {"type": "array", "minItems": 1, "items": {"type": ["string", "number"]}},
         "run_cap": _RUN_CAP,
         "early_terminate": {
@@ -102,7 +105,7 @@ NEVER_HONOURED = {
     "job": _LAUNCH,
     "image_uri": _LAUNCH,
     "scheduler": _LAUNCH,
-    "metrics": "searches for several goals at once need W&B Launch; name one metric",
+    "metrics": "belongs to W&B Launch; write the list as metric, which is searched here",
 }
 
 
@@ -115,25 +118,26 @@ def check_schema(content: Mapping[str, Any], path: Path) -> None:
     for key, reason in NEVER_HONOURED.items():
         if key in content:
             raise SweepError(f"{path}: {key}: {reason}")
-    for name, parameter in _mapping(content.get("parameters")).items():
-        if isinstance(parameter, Mapping) and "parameters" in parameter:
-            raise SweepError(
-                f"{path}: parameters.{name}: nested parameters reach the program as a Python dict; "
-                f"write dotted names instead, such as {name}.{next(iter(_mapping(parameter['parameters'])), 'lr')}"
-            )
-    errors = list(jsonschema.Draft202012Validator(SCHEMA).iter_errors(content))
+    metric = content.get("metric")
+    if isinstance(metric, list):  # this project's one extension: several objectives
+        if len(metric) < 2:
+            raise SweepError(f"{path}: metric: a list of {len(metric)}; expected one metric, or a list of two or more")
+        for index, one in enumerate(metric):
+            _check(_METRIC, one, path, ("metric", index))
+        content = {**content, "metric": metric[0]}
+    _check(SCHEMA, content, path)
+
+
+def _check(schema: Mapping[str, Any], content: Any, path: Path, where: tuple[str | int, ...] = ()) -> None:
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(content))
     if errors:
         # The first fault in reading order, unknown keys before what is missing: a misspelt key is both.
         first = min(errors, key=lambda error: (error.validator == "required", len(error.absolute_path)))
-        raise SweepError(f"{path}: {_explain(first)}")
+        raise SweepError(f"{path}: {_explain(first, where)}")
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _explain(error: jsonschema.ValidationError) -> str:
-    key = _dotted(error.absolute_path)
+def _explain(error: jsonschema.ValidationError, where: tuple[str | int, ...]) -> str:
+    key = _dotted([*where, *error.absolute_path])
     prefix = f"{key}: " if key else ""
     instance: Any = error.instance
     if error.validator == "additionalProperties":
@@ -191,6 +195,4 @@ def _shown(value: Any) -> str:
 def _type_words(types: Any) -> str:
     words = {"string": "text", "array": "a list", "object": "a mapping", "integer": "a whole number"}
     names = [types] if isinstance(types, str) else list(types)
-    if "null" in names:
-        return "a single value: text, a number, true, false or null"
     return " or ".join(words.get(name, f"a {name}") for name in names)

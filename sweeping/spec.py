@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tidepool.installation import AS_MODULE
-from tidepool.sweeping.command import DEFAULT_COMMAND, check_command
+from tidepool.sweeping.command import DEFAULT_COMMAND, build_argv, check_command
 from tidepool.sweeping.errors import SweepError
-from tidepool.sweeping.parameters import Parameter, Value, read_parameter
-from tidepool.sweeping.points import Point, grid_points, search_points
+from tidepool.sweeping.parameter_keys import nested, read_parameters
+from tidepool.sweeping.parameters import Parameter, Value
+from tidepool.sweeping.points import Point, bayes_points, grid_points, random_points
 from tidepool.sweeping.schema import check_schema
+from tidepool.sweeping.sequence import sweep_seed
 from tidepool.sweeping.yaml_text import load_sweep_file
 
 # Set by sweep.py for every run: where it writes, how it resumes, what it is called. Not for the sweep file.
@@ -27,6 +30,7 @@ _SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*")
 _LONGEST_NAME = 100  # in a folder's name and, with an ending, a database's; W&B's groups end at 128
 _MARGIN = re.compile(r"\bmargin\s*=\s*(\d+(?:\.\d+)?|\.\d+)\s*(?:percentage\s+)?(?:points?\b|%)", re.IGNORECASE)
 _MARGIN_WORD = re.compile(r"\bmargin\s*=\s*[^;\n]*", re.IGNORECASE)
+_SEED = re.compile(r"\bsearch_seed\s*=\s*([^\s;.,]*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ class Hyperband:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked sweep. `content` is the file as loaded, `program` the words that ``${program}`` stands for;
-    `margin_points` is in percentage points of accuracy."""
+    """A checked sweep. `content` is the file as loaded, `program` the words that ``${program}`` stands for; `metrics`
+    are its objectives, more than one in a search for a front; `margin_points` is in percentage points of accuracy."""
 
     path: Path
     content: Mapping[str, Any]
@@ -59,19 +63,37 @@ class Sweep:
     method: str
     command: tuple[str, ...]
     parameters: tuple[Parameter, ...]
-    metric: Metric | None
+    metrics: tuple[Metric, ...]
     early_terminate: Hyperband | None
     run_cap: int | None
     project: str | None
     entity: str | None
     margin_points: float | None
+    search_seed: int | None
+
+    @property
+    def metric(self) -> Metric | None:
+        """What the sweep goes by where it has one objective, or its first."""
+        return self.metrics[0] if self.metrics else None
+
+    @property
+    def seed(self) -> int:
+        """The seed of all that is drawn: from the sweep's name, and `search_seed` where the description gives one."""
+        return sweep_seed(self.name, self.search_seed)
 
     def points(self) -> list[Point]:
         """Every place of the sweep in the order they are started."""
         if self.method == "grid":
             return grid_points(self.parameters, self.run_cap)
         assert self.run_cap is not None  # read_sweep refuses a search without one
-        return search_points(self.run_cap)
+        return (random_points if self.method == "random" else bayes_points)(self.parameters, self.run_cap, self.seed)
+
+    def repeating_argv(self, params: Mapping[str, Value]) -> list[str]:
+        """The command that repeats the run with these parameters by hand, in a new folder of its own."""
+        given = nested(self.parameters, params)
+        argv = build_argv(self.command, program=self.program, params=given, run_dir=Path("runs") / self.name / "run")
+        short = {"/usr/bin/env": None, sys.executable: "python"}
+        return [word for each in argv if (word := short.get(each, each)) is not None]
 
     def run_params(self, params: Mapping[str, Value], run_dir: Path) -> dict[str, Value]:
         """`params` and what sweep.py adds to every run: its folder, resuming after an interruption, its names."""
@@ -80,7 +102,7 @@ class Sweep:
             added["project"] = self.project
         if "progress" not in params:
             added["progress"] = False
-        return {**params, **added}
+        return {**nested(self.parameters, params), **added}
 
 
 def read_sweep(path: Path, *, home: Path | None, online: bool = False) -> Sweep:
@@ -105,20 +127,27 @@ def read_sweep(path: Path, *, home: Path | None, online: bool = False) -> Sweep:
 def _checked(path: Path, content: dict[str, Any], home: Path | None, online: bool) -> Sweep:
     method = content["method"]
     _refuse_keys(content, online)
-    for name in content["parameters"]:
-        if not _PARAMETER_NAME.fullmatch(name):
-            raise SweepError(f"parameters.{name}: a parameter's name is letters, digits, '_', '.' and '-'")
-        if name in OWN_PARAMETERS:
+    parameters = read_parameters(content["parameters"], method=method)
+    for parameter in parameters:
+        for key in parameter.path:
+            if not _PARAMETER_NAME.fullmatch(key):
+                raise SweepError(
+                    f"parameters.{parameter.name}: a parameter's name is letters, digits, '_', '.' and '-'"
+                )
+        if parameter.path[0] in OWN_PARAMETERS:
+            name = parameter.path[0]
             raise SweepError(f"parameters.{name}: the sweep sets {name} itself for every run; leave it out")
-    parameters = tuple(read_parameter(name, keys, method=method) for name, keys in content["parameters"].items())
-    metric = _metric(content.get("metric"))
-    if metric is None and method == "bayes":
+    metrics = _metrics(content.get("metric"))
+    if online and len(metrics) > 1:
+        raise SweepError("metric: is a list, which W&B's search does not take; name one, or leave out --online")
+    if not metrics and method == "bayes":
         raise SweepError("metric: is missing; method: bayes needs a metric to optimise")
     run_cap = content.get("run_cap")
     if run_cap is None and method != "grid" and not online:
         raise SweepError(f"run_cap: is missing; method: {method} never ends by itself, so say how many runs to make")
     command = tuple(str(word) for word in content.get("command", DEFAULT_COMMAND))
-    check_command(command)
+    description = content.get("description", "")
+    check_command(command, description)
     return Sweep(
         path=path,
         content=content,
@@ -127,12 +156,13 @@ def _checked(path: Path, content: dict[str, Any], home: Path | None, online: boo
         method=method,
         command=command,
         parameters=parameters,
-        metric=metric,
-        early_terminate=_hyperband(content.get("early_terminate"), metric),
+        metrics=metrics,
+        early_terminate=_hyperband(content.get("early_terminate"), metrics),
         run_cap=None if run_cap is None else int(run_cap),
         project=content.get("project"),
         entity=content.get("entity"),
-        margin_points=parse_margin(content.get("description", "")),
+        margin_points=parse_margin(description),
+        search_seed=parse_search_seed(description),
     )
 
 
@@ -145,7 +175,7 @@ def _refuse_keys(content: Mapping[str, Any], online: bool) -> None:
     if "controller" in content:
         raise SweepError("controller: says where W&B searches, but the search runs here; drop it, or use --online")
     for key in ("impute", "impute_while_running"):
-        if key in content.get("metric", {}):
+        if any(key in metric for metric in _listed(content.get("metric"))):
             raise SweepError(f"metric.{key}: only W&B's own search reads it; leave it out, or use --online")
 
 
@@ -169,17 +199,31 @@ def _program(program: str, home: Path | None, file: Path) -> tuple[str, ...]:
     raise SweepError(f"program: {program} is not a file in {Path.cwd()}")
 
 
-def _metric(content: Mapping[str, Any] | None) -> Metric | None:
-    if content is None:
-        return None
-    return Metric(content["name"], content.get("goal", "minimize") == "maximize", content.get("target"))
+def _listed(metric: Any) -> list[Mapping[str, Any]]:
+    return metric if isinstance(metric, list) else [] if metric is None else [metric]
 
 
-def _hyperband(content: Mapping[str, Any] | None, metric: Metric | None) -> Hyperband | None:
+def _metrics(content: Any) -> tuple[Metric, ...]:
+    found = tuple(
+        Metric(metric["name"], metric.get("goal", "minimize") == "maximize", metric.get("target"))
+        for metric in _listed(content)
+    )
+    names = [metric.name for metric in found]
+    for index, metric in enumerate(found):
+        if names.index(metric.name) < index:
+            raise SweepError(f"metric[{index}].name: {metric.name} is an objective already; name each once")
+        if len(found) > 1 and metric.target is not None:
+            raise SweepError(f"metric[{index}].target: a target goes with one metric, not with a list of them")
+    return found
+
+
+def _hyperband(content: Mapping[str, Any] | None, metrics: tuple[Metric, ...]) -> Hyperband | None:
     if content is None:
         return None
-    if metric is None:
+    if not metrics:
         raise SweepError("early_terminate: needs a metric to judge runs by; metric is missing")
+    if len(metrics) > 1:
+        raise SweepError("early_terminate: judges runs by one metric; metric is a list")
     eta = float(content.get("eta", 3))
     if "max_iter" in content and "s" in content:
         if "min_iter" in content:
@@ -217,3 +261,18 @@ def parse_margin(description: str) -> float | None:
     if margin <= 0:
         raise SweepError(f"description: {declared[0]!r}: a margin is more than 0 points")
     return margin
+
+
+def parse_search_seed(description: str) -> int | None:
+    """The seed declared in a sweep's description as search_seed=7, for a search that draws something else; None
+    without one.
+
+    Raises:
+        SweepError: it is no whole number, or declared twice.
+    """
+    declared = _SEED.findall(description)
+    if len(declared) > 1:
+        raise SweepError("description: declares a search_seed twice")
+    if declared and not (declared[0].isascii() and declared[0].isdigit()):
+        raise SweepError(f"description: search_seed={declared[0]}; expected a whole number of 0 or more")
+    return int(declared[0]) if declared else None

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -23,7 +25,7 @@ def example(name: str) -> ModuleType:
 
 
 def test_every_example_is_short_and_tested() -> None:
-    tested = {"op_as_a_layer", "fuse_a_network", "train_on_a_folder", "read_a_sweep"}
+    tested = {"op_as_a_layer", "fuse_a_network", "train_on_a_folder", "read_a_sweep", "sweep_on_slurm"}
     assert {file.stem for file in EXAMPLES.glob("*.py")} == tested
     for file in EXAMPLES.glob("*.py"):
         assert len(file.read_text().splitlines()) < 60, file.name
@@ -57,3 +59,20 @@ def test_a_sweep_is_read_back(tmp_path: Path) -> None:
     assert table.loc["triton", "count"] == 2
     assert table.loc["triton", "mean"] == pytest.approx(0.6)
     assert table.loc["cudnn", "mean"] == pytest.approx(0.25)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not importlib.util.find_spec("submitit"), reason="submitit is not installed")
+def test_jobs_of_a_slurm_array_share_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By submitit's local executor: SLURM itself is not tested."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    shutil.copy(Path(__file__).parent / "sweeping" / "fake_train.py", tmp_path)
+    content = {"program": "fake_train.py", "method": "grid", "metric": {"name": "val/accuracy", "goal": "maximize"}}
+    content |= {"parameters": {"backend": {"value": "cudnn"}, "sleep": {"value": 0.5}, "seed": {"min": 0, "max": 7}}}
+    (tmp_path / "shared.yaml").write_text(json.dumps(content))
+    submit = example("sweep_on_slurm").submit
+    jobs = submit(Path("shared.yaml"), "sqlite:///shared.db", jobs=2, minutes=5, cluster="local")
+    outputs = [job.result() for job in jobs]
+    assert sorted(Counter((tmp_path / "runs/shared/starts.txt").read_text().split()).values()) == [1] * 8
+    assert all("8 finished" in output for output in outputs)

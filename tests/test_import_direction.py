@@ -62,7 +62,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("drawing",),
         ("page",),
         ("bench", "runs"),
-        ("columns",),
+        ("sweeps", "columns"),
         ("report", "readme"),
     ),
 }

@@ -30,6 +30,17 @@ def parse_arguments(arguments: Sequence[str], *, prog: str = "tidepool train") -
     Raises:
         ConfigError: one line that names the flag and what was expected.
     """
+    config = read_flags(arguments, prog=prog)
+    config.validate()
+    return config
+
+
+def read_flags(arguments: Sequence[str], *, prog: str) -> Config:
+    """Names, types and choices alone: the flags as `Config`, whose ranges have not been checked.
+
+    Raises:
+        ConfigError: as `parse_arguments`.
+    """
     chosen = _names_chosen(arguments)
     complaint = io.StringIO()
     try:
@@ -52,9 +63,7 @@ def parse_arguments(arguments: Sequence[str], *, prog: str = "tidepool train") -
     given = {flag.removeprefix("--").partition("=")[0].replace("-", "_") for flag in arguments if flag.startswith("--")}
     values = values_of(flags)
     options = {name: values.pop(name) for name in chosen.known_options()}
-    config = Config(**values | {"options": {name: value for name, value in options.items() if name in given}})
-    config.validate()
-    return config
+    return Config(**values | {"options": {name: value for name, value in options.items() if name in given}})
 
 
 def _names_chosen(arguments: Sequence[str]) -> Config:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.sweeping import postgres_server
+from tests.sweeping.postgres_server import Server
 from tidepool.sweeping.program import main
 from tidepool.sweeping.spec import Sweep, read_sweep
 
@@ -70,3 +73,12 @@ def starts(directory: Path) -> Counter[str]:
     """How often each run folder of the sweep in `directory` was started."""
     file = directory / "starts.txt"
     return Counter(file.read_text().split()) if file.exists() else Counter()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of the tests' own, where Debian's binaries and psycopg are installed."""
+    if postgres_server.binaries() is None or importlib.util.find_spec("psycopg") is None:
+        pytest.skip("PostgreSQL or psycopg is not installed")
+    with postgres_server.server() as made:
+        yield made

@@ -25,6 +25,11 @@ def main():
         starts.write(f"{run_dir.name}\n")
     lock = (run_dir / ".lock").open("a")
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    own = ("config.json", "environment.json", "metrics.jsonl", "summary.json", ".lock")
+    foreign = [file.name for file in run_dir.iterdir() if file.name not in own and file.suffix != ".log"]
+    if foreign:  # as train.py
+        print(f"fake_train.py: {run_dir} holds something that is not a run's ({foreign[0]})", file=sys.stderr)
+        return 2
     how = flags.get("how", "finished")
     if how == "refused":
         print(f"fake_train.py: backend={flags['backend']!r}; expected triton or cudnn", file=sys.stderr)

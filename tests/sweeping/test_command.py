@@ -76,3 +76,15 @@ def test_commands_that_would_not_be_filled_in_are_refused(command, message):
     with pytest.raises(SweepError) as caught:
         check_command(command)
     assert str(caught.value).startswith(message)
+
+
+def test_an_unset_variable_is_refused_with_what_it_should_hold(monkeypatch):
+    monkeypatch.delenv("TIDEPOOL_UNSET", raising=False)
+    command = ["${program}", "--data_dir=${envvar:TIDEPOOL_UNSET}/cifar10", "${args}"]
+    with pytest.raises(SweepError) as caught:
+        check_command(command, "q. TIDEPOOL_UNSET names the folder of the data. Held: all.")
+    assert str(caught.value) == (
+        "command[1]: ${envvar:TIDEPOOL_UNSET}: the environment variable is not set; it should hold what stands as "
+        "<TIDEPOOL_UNSET> in --data_dir=<TIDEPOOL_UNSET>/cifar10; the description says: "
+        "TIDEPOOL_UNSET names the folder of the data."
+    )

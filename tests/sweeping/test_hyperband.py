@@ -2,8 +2,15 @@ from __future__ import annotations
 
 import math
 
-from tidepool.sweeping.hyperband import runs_to_stop
+from tidepool.sweeping.hyperband import judged
+from tidepool.sweeping.hyperband import runs_to_stop as stop
 from tidepool.sweeping.spec import Hyperband
+
+
+def runs_to_stop(histories, running, rule, *, maximize):
+    runs = {name: judged(history, rule, maximize=maximize) for name, history in histories.items()}
+    return stop(runs, running, rule, maximize=maximize)
+
 
 LOSSES = {"a": [10, 9], "b": [10, 10], "c": [10, 8, 8], "d": [10, 7, 7], "e": [10, 6, 6]}
 

@@ -83,7 +83,7 @@ def test_a_sweep_runs_through_wandbs_own_commands(write_sweep, run_sweep, monkey
             "method": "grid", "name": "try", "program": "fake_train.py"
         }  # fmt: skip
         assert sorted(starts(Path("runs"))) == ["run1", "run2"]
-        assert "comparison of 2 runs" in out
+        assert "Sweep try, 2 points: 2 finished" in out
         again = online.register(read_sweep(path, home=Path(), online=True), Path("runs/try"))
         assert (again.path, again.group) == (known["sweep"], known["group"])
         assert server.operations.count("UpsertSweep") == 1

@@ -7,17 +7,17 @@ import optuna
 import pytest
 
 from tidepool.sweeping.errors import SweepError
-from tidepool.sweeping.parameters import read_parameter
+from tidepool.sweeping.parameter_keys import read_parameter
 
 
 def draws(settings: dict[str, object], count: int = 400) -> list:
-    parameter = read_parameter("x", settings, method="random")
+    parameter = read_parameter(("x",), settings, method="random")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     return [parameter.suggest(study.ask()) for _ in range(count)]
 
 
 def grid(settings: dict[str, object]) -> tuple:
-    return read_parameter("x", settings, method="grid").grid_values()
+    return read_parameter(("x",), settings, method="grid").grid_values()
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ def grid(settings: dict[str, object]) -> tuple:
         ({"value": None}, (None,)),
         ({"values": ["b", "a", 3, True]}, ("b", "a", 3, True)),
         ({"min": 2, "max": 5}, (2, 3, 4, 5)),
-        ({"distribution": "q_uniform", "min": 0, "max": 10, "q": 5}, (0, 5, 10)),
-        ({"distribution": "q_uniform", "min": 0.1, "max": 0.5, "q": 0.1}, (0.1, 0.2, 0.3, 0.4, 0.5)),
+        ({"distribution": "q_uniform", "min": 0, "max": 10, "q": 5}, (0, 5)),
+        ({"distribution": "q_uniform", "min": 0.1, "max": 0.5, "q": 0.1}, (0.1, 0.2, 0.3, 0.4)),
     ],
 )
 def test_grid_values(settings, values):
@@ -46,7 +46,7 @@ def test_grid_values(settings, values):
 )
 def test_a_grid_over_a_distribution_is_refused(settings):
     with pytest.raises(SweepError, match=r"^parameters.x: a grid cannot go over \w+; list its values"):
-        read_parameter("x", settings, method="grid")
+        read_parameter(("x",), settings, method="grid")
 
 
 @pytest.mark.parametrize(
@@ -73,18 +73,18 @@ def test_a_grid_over_a_distribution_is_refused(settings):
 )  # fmt: skip
 def test_keys_that_do_not_go_together_are_refused(settings, message):
     with pytest.raises(SweepError) as caught:
-        read_parameter("x", settings, method="random")
+        read_parameter(("x",), settings, method="random")
     assert str(caught.value) == message
 
 
 def test_an_unknown_distribution_is_refused():
     with pytest.raises(SweepError, match=r"parameters.x.distribution: is 'gaussian'; expected one of constant"):
-        read_parameter("x", {"distribution": "gaussian"}, method="random")
+        read_parameter(("x",), {"distribution": "gaussian"}, method="random")
 
 
 def test_logarithms_given_as_values_are_pointed_out():
     with pytest.raises(SweepError, match=r"for plain values use log_uniform_values"):
-        read_parameter("x", {"distribution": "log_uniform", "min": 1, "max": 1000}, method="random")
+        read_parameter(("x",), {"distribution": "log_uniform", "min": 1, "max": 1000}, method="random")
 
 
 @pytest.mark.parametrize(
@@ -135,17 +135,16 @@ def test_a_normal_draw_has_its_spread_and_one_without_spread_is_its_mean():
 def test_a_step_too_small_to_count_is_refused_on_a_grid_and_rounds_nothing_in_a_search():
     tiny = {"distribution": "q_uniform", "min": 0, "max": 1, "q": 1.0e-320}
     with pytest.raises(SweepError, match=r"^parameters.x: the grid would have countless values; list the ones you"):
-        read_parameter("x", tiny, method="grid")
+        read_parameter(("x",), tiny, method="grid")
     assert all(0 <= value <= 1 for value in draws(tiny, count=20))
     with pytest.raises(SweepError, match=r"^parameters.x: from min -1.5e\+308 to max 1.5e\+308 is too wide"):
-        read_parameter("x", {"distribution": "q_uniform", "min": -1.5e308, "max": 1.5e308}, method="grid")
+        read_parameter(("x",), {"distribution": "q_uniform", "min": -1.5e308, "max": 1.5e308}, method="grid")
 
 
 def test_a_number_and_a_truth_value_are_two_values_on_a_grid():
     both = {"values": [1, True, 0, False]}
-    values = read_parameter("x", both, method="grid").grid_values()
+    values = read_parameter(("x",), both, method="grid").grid_values()
     assert [(type(value), value) for value in values] == [(int, 1), (bool, True), (int, 0), (bool, False)]
     with pytest.raises(SweepError, match=r"^parameters.x.values: True stands there twice$"):
-        read_parameter("x", {"values": [True, 1, True]}, method="grid")
-    with pytest.raises(SweepError, match=r"a search cannot tell True from 1; use method: grid$"):
-        read_parameter("x", both, method="random")
+        read_parameter(("x",), {"values": [True, 1, True]}, method="grid")
+    assert {(type(value), value) for value in draws(both)} == {(int, 1), (bool, True), (int, 0), (bool, False)}

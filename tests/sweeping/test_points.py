@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import math
+import statistics
+
 import pytest
 
 from tidepool.sweeping.errors import SweepError
-from tidepool.sweeping.parameters import read_parameter
-from tidepool.sweeping.points import grid_points, random_points, search_points
+from tidepool.sweeping.parameter_keys import nested, read_parameters
+from tidepool.sweeping.points import bayes_points, grid_points, parameters_key, random_points
+from tidepool.sweeping.sequence import sweep_seed
 
 
 def parameters(method="grid", **settings):
-    return [read_parameter(name, value, method=method) for name, value in settings.items()]
+    return read_parameters(settings, method=method)
 
 
 def test_a_grid_is_the_whole_product_in_file_order():
@@ -48,12 +52,62 @@ def test_folders_are_readable_and_differ_where_values_only_look_alike():
     assert len(set(folders)) == 4
 
 
-def test_random_points_depend_on_nothing_but_their_number():
+def test_random_points_depend_on_the_seed_and_their_number_alone():
     axes = parameters("random", lr={"min": 0.0, "max": 1.0}, width={"values": [8, 16]})
-    first, longer = random_points(axes, 3), random_points(axes, 5)
+    first, longer = random_points(axes, 3, 7), random_points(axes, 5, 7)
     assert longer[:3] == first
     assert len({point.params["lr"] for point in longer}) == 5
+    assert {point.params["lr"] for point in random_points(axes, 5, 8)}.isdisjoint(p.params["lr"] for p in longer)
 
 
-def test_places_of_a_search_are_numbered_and_open():
-    assert [(point.key, point.params) for point in search_points(2)] == [("run-0000", None), ("run-0001", None)]
+def test_random_draws_spread_over_their_range_whatever_the_sweeps_name():
+    axes = parameters("random", lr={"distribution": "log_uniform_values", "min": 1e-6, "max": 0.1})
+    spreads, seen = [], set()
+    for name in range(200):
+        decades = [math.log10(p.params["lr"]) for p in random_points(axes, 4, sweep_seed(f"sweep {name}", None))]
+        spreads.append(max(decades) - min(decades))
+        seen.update(decades)
+    assert statistics.median(spreads) >= 3.5
+    assert min(spreads) >= 2.4
+    assert len(seen) == 800
+
+
+def test_a_search_seed_draws_something_else():
+    assert len({sweep_seed("a", None), sweep_seed("a", 0), sweep_seed("a", 1), sweep_seed("b", None)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"a": {"values": ["x", "y", [1], {"k": 1}]}, "b": {"min": 1, "max": 5}}, 20),
+        ({"q": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0.25}, "c": {"value": 3}}, 5),
+        ({"w": {"values": [1, True, "1"], "probabilities": [0.9999, 0.0, 0.0001]}}, 2),
+        ({"c": {"value": 3}}, 1),
+    ],
+)
+def test_a_finite_space_is_drawn_without_replacement_and_to_its_end(settings, size):
+    axes = parameters("random", **settings)
+    points = random_points(axes, 1000, 3)
+    assert len({point.key for point in points}) == len(points) == size
+    assert len({parameters_key(point.params) for point in points}) == size
+    assert random_points(axes, 2, 3) == points[:2]
+
+
+def test_a_bayes_search_draws_a_quarter_beforehand_and_leaves_the_rest_open():
+    axes = parameters("bayes", lr={"min": 0.0, "max": 1.0})
+    for run_cap, drawn in ((1, 1), (2, 1), (4, 2), (10, 3), (100, 10)):
+        points = bayes_points(axes, run_cap, 1)
+        assert [point.params is not None for point in points] == [True] * drawn + [False] * (run_cap - drawn)
+    assert [point.key for point in points[:2]] == ["run-0000", "run-0001"]
+
+
+def test_nested_parameters_have_dotted_names_and_reach_the_program_nested():
+    block = {"opt": {"parameters": {"lr": {"values": [0.1, 0.2]}, "b": {"parameters": {"c": {"value": 1}}}}}}
+    axes = parameters(**block, seed={"value": 0})
+    assert [parameter.name for parameter in axes] == ["opt.lr", "opt.b.c", "seed"]
+    params = grid_points(axes, None)[1].params
+    assert nested(axes, params) == {"opt": {"lr": 0.2, "b": {"c": 1}}, "seed": 0}
+    with pytest.raises(SweepError, match=r"^parameters.opt.lr: stands there nested and with a dot in its name"):
+        parameters(**block, **{"opt.lr": {"value": 1}})
+    with pytest.raises(SweepError, match=r"^parameters.opt.value: does not go with parameters, which nest others"):
+        parameters(opt={"value": 1, "parameters": {"lr": {"value": 1}}})

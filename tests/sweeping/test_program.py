@@ -10,8 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import OperationalError
 
 from tests.sweeping.conftest import starts
+from tidepool.sweeping import argument_check, patience, runner, search
+from tidepool.sweeping.children import Child
+from tidepool.sweeping.ledger import Ledger
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SWEEP = [sys.executable, str(REPOSITORY / "sweep.py")]
@@ -41,7 +46,9 @@ def test_a_sweep_runs_compares_and_reports(write_sweep, run_sweep, capsys):
     assert "3 runs, 2 at a time" in out
     assert "[3/3] seed-" in out
     assert "test accuracy 92.00 %" in out
-    assert "comparison of 3 runs" in out
+    assert "comparison of" not in out  # one backend
+    assert "Best run, highest test/accuracy: runs/try/seed-2_" in out
+    assert "It is repeated by: python fake_train.py --backend=cudnn --seed=2" in out
     assert "report: runs/try/report/report.html" in out
     folders = finished_folders()
     assert len(folders) == 3
@@ -76,44 +83,113 @@ def test_values_added_to_a_grid_are_the_only_ones_run(write_sweep, run_sweep):
     assert sorted(starts(RUNS).values()) == [1, 1, 1]
 
 
-def test_another_sweep_under_the_same_name_is_refused(write_sweep, run_sweep, capsys):
+def test_another_sweep_under_the_same_name_is_refused_until_it_is_reset(write_sweep, run_sweep, capsys):
     assert run_sweep(write_sweep()) == 0
     before = (RUNS / "sweep.json").read_bytes()
-    assert run_sweep(write_sweep(parameters=parameters(seed=[0]))) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert "parameters.seed: differs from runs/try/sweep.json; give the sweep another name or remove" in error
+    path = write_sweep(parameters=parameters(seed=[7]))
+    for storage in ([], ["--storage", "sqlite:///runs/try/sweep.db"]):
+        capsys.readouterr()
+        assert run_sweep(path, *storage) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "parameters.seed: has no place for seed=0, which has been run (3 runs would have no place)" in error
+        assert "give the sweep another name, or begin it anew with --reset, which sets its runs aside" in error
     assert (RUNS / "sweep.json").read_bytes() == before
+    assert run_sweep(path, "--reset") == 0
+    assert len(list(Path("runs/try.before-1").glob("*/summary.json"))) == 3
+    (folder,) = finished_folders()
+    assert json.loads((RUNS / "points" / f"{folder.name}.json").read_text())["params"]["seed"] == 7
+    assert run_sweep(path, "--reset") == 0
+    assert Path("runs/try.before-2").is_dir()
+
+
+def test_a_sweep_of_which_nothing_is_done_may_be_edited_at_will(write_sweep, run_sweep):
+    assert run_sweep(write_sweep(parameters=parameters(how="refused"))) == 1
+    metric = {"name": "test/accuracy", "goal": "maximize"}
+    assert run_sweep(write_sweep(method="random", run_cap=2, metric=metric)) == 0
+    assert len([folder for folder in finished_folders() if folder.name.startswith("run-")]) == 2
 
 
 def test_failed_and_diverged_runs_are_counted_reported_and_not_run_for_ever(write_sweep, run_sweep, capsys):
     path = write_sweep(parameters=parameters(seed=0, how=["finished", "crash", "diverged", "silent"]))
-    assert run_sweep(path, "--workers", 2) == 1
-    streams = capsys.readouterr()
-    assert streams.err == "tidepool sweep: 2 failed, 1 diverged of 4 runs; to run one again, remove its folder\n"
-    assert "comparison of 4 runs" in streams.out
-    assert "(exit code 1: the disk is on fire)" in streams.out
-    assert "(exit code 0 but no record of a finished run)" in streams.out
+    assert run_sweep(path, "--workers", 2) == 0
+    out = capsys.readouterr().out
+    assert "2 failed, 1 diverged of 4 runs; to run one again, remove its folder\n" in out
+    assert "(exit code 1: the disk is on fire)" in out
+    assert "(exit code 0 but no record of a finished run)" in out
     count = {folder.split("_")[0]: number for folder, number in starts(RUNS).items()}
     assert count == {"how-finished": 1, "how-crash": 2, "how-diverged": 1, "how-silent": 2}
-    assert run_sweep(path) == 1
+    assert run_sweep(path) == 0
     assert sum(starts(RUNS).values()) == 6
     crashed = next(folder for folder in finished_folders() if "crash" in folder.name)
     assert json.loads((crashed / "summary.json").read_text())["status"] == "failed"
 
 
+def test_a_sweep_of_which_nothing_finished_ends_with_1(write_sweep, run_sweep, capsys):
+    assert run_sweep(write_sweep(parameters=parameters(seed=0, how=["crash", "diverged"])), "--retries", 0) == 1
+    assert capsys.readouterr().err == "tidepool sweep: no run finished; to run one again, remove its folder\n"
+    assert sorted(starts(RUNS).values()) == [1, 1]
+
+
+def test_max_failures_and_limits_of_time_stop_a_sweep(write_sweep, run_sweep, capsys):
+    path = write_sweep(parameters=parameters(how="diverged", seed=[0, 1, 2, 3]))
+    assert run_sweep(path, "--workers", 1, "--max_failures", 2) == 1
+    assert "2 points failed, diverged or were refused, and --max_failures is reached" in capsys.readouterr().err
+    assert sum(starts(RUNS).values()) == 2
+    slow = write_sweep("slow", parameters=parameters(seed=[0, 1], sleep=60))
+    assert run_sweep(slow, "--workers", 1, "--budget_s", 0.5) == 143
+    assert "the time is up: stopped with 0 of 2 runs done; the same command resumes" in capsys.readouterr().err
+    assert run_sweep(slow, "--workers", 2, "--run_limit_s", 0.5) == 1
+    assert capsys.readouterr().out.count("(took longer than --run_limit_s, 0.5 s)") == 4
+
+
 def test_a_run_that_fails_once_gets_a_second_chance(write_sweep, run_sweep, capsys):
     assert run_sweep(write_sweep(parameters=parameters(seed=0, how="crash_once"))) == 0
-    assert "exit code 1; trying once more (the disk is on fire)" in capsys.readouterr().out
+    assert "exit code 1; trying again (the disk is on fire)" in capsys.readouterr().out
 
 
-def test_a_run_that_refuses_its_arguments_stops_the_sweep_with_its_own_words(write_sweep, run_sweep, capsys):
-    path = write_sweep(parameters=parameters(backend="tritn", how="refused"))
-    assert run_sweep(path, "--workers", 1) == 2
+def test_a_refused_point_fails_alone_with_its_reason(write_sweep, run_sweep, capsys):
+    path = write_sweep(parameters=parameters(seed=0, how=["refused", "finished", "diverged"]))
+    assert run_sweep(path, "--workers", 1) == 0
+    out = capsys.readouterr().out
+    assert "(fake_train.py: backend='cudnn'; expected triton or cudnn)" in out
+    assert "1 refused, 1 diverged of 3 runs" in out
+    assert run_sweep(path) == 0
+    assert sorted(starts(RUNS).values()) == [1, 1, 1]
+
+
+def test_a_sweep_whose_first_runs_are_all_refused_stops_and_goes_on_once_mended(
+    write_sweep, run_sweep, capsys, monkeypatch, workplace
+):
+    monkeypatch.setattr(runner, "FIRST_REFUSED", 3)
+    path = write_sweep(parameters=parameters(backend="tritn", how="refused", seed=list(range(5))))
+    assert run_sweep(path, "--workers", 1) == 1
     error = capsys.readouterr().err
-    assert error.endswith("a run refused its arguments: fake_train.py: backend='tritn'; expected triton or cudnn\n")
+    assert "the first 3 runs refused their arguments: fake_train.py: backend='tritn'; expected triton or cudnn" in error
     assert error.count("\n") == 1
-    assert sum(starts(RUNS).values()) == 1
+    assert sum(starts(RUNS).values()) == 3
+    program = workplace / "fake_train.py"
+    program.write_text(program.read_text().replace('how == "refused"', "False"))
+    assert run_sweep(path, "--workers", 2) == 0
+    assert len(finished_folders()) == 5
+
+
+def test_what_the_program_does_not_take_is_refused_before_anything_is_made(write_sweep, run_sweep, capsys, monkeypatch):
+    path = write_sweep(program="train.py", parameters=parameters(learnrate=0.1, width=[4, 8], model=["mlp", "convnet"]))
+    assert run_sweep(path, "--dry_run") == 2
+    error = capsys.readouterr().err
+    assert error.endswith("parameters.learnrate: train.py has no learnrate; did you mean lr?\n")
+    assert error.count("\n") == 1
+
+    def only_convnet_has_a_width(module, argument_lists):
+        has_no_width = [any("width" in word for word in words) and "--model=mlp" in words for words in argument_lists]
+        return ["no width" if missing else None for missing in has_no_width]
+
+    monkeypatch.setattr(argument_check, "_ask", lambda module, argument_lists: ["no"] * len(argument_lists))
+    assert run_sweep(path) == 2
+    assert not Path("runs").exists()
+    monkeypatch.setattr(argument_check, "_ask", only_convnet_has_a_width)
+    assert run_sweep(path, "--dry_run") == 0
 
 
 def test_a_sweep_ends_when_a_run_reaches_the_target(write_sweep, run_sweep, capsys):
@@ -167,13 +243,25 @@ def test_a_dry_run_prints_every_command_and_touches_nothing(write_sweep, run_swe
     assert sorted(workplace.rglob("*")) == before
 
 
+def test_a_dry_run_online_prints_wandbs_commands_for_a_search_without_end(write_sweep, run_sweep, capsys):
+    path = write_sweep(method="random", parameters={"lr": {"min": 0.0, "max": 1.0}})
+    assert run_sweep(path, "--dry_run") == 2
+    assert "run_cap: is missing" in capsys.readouterr().err
+    assert run_sweep(path, "--online", "--dry_run") == 0
+    assert "wandb sweep --project tidepool" in capsys.readouterr().out
+
+
 def test_a_dry_run_of_a_search_says_what_is_known(write_sweep, run_sweep, capsys):
     search = {"run_cap": 2, "parameters": {"lr": {"min": 0.0, "max": 1.0}}, "metric": {"name": "test/loss"}}
     assert run_sweep(write_sweep(method="random", **search), "--dry_run") == 0
     random = capsys.readouterr().out
     assert random.count("--lr=0.") == 2
     assert run_sweep(write_sweep(method="bayes", **search), "--dry_run") == 0
-    assert "'--lr=<uniform: min 0.0, max 1.0>'" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "'--lr=<uniform: min 0.0, max 1.0>'" in out
+    assert out.count("--lr=0.") == 1
+    assert out.endswith("2 runs: 1 drawn beforehand, as above, and each of the others chosen from the results of those "
+                        "before it\n")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -185,6 +273,10 @@ def test_a_dry_run_of_a_search_says_what_is_known(write_sweep, run_sweep, capsys
         (["try.yaml", "--workers", "0"], "argument --workers: '0' is not a whole number of 1 or more"),
         (["try.yaml", "--storage", "redis://x"], "--storage: redis"),
         (["try.yaml", "--storage", "sqlite:///absent/x.db"], "--storage: absent/x.db.lock cannot be written"),
+        (["try.yaml", "--status"], "the sweep try has not been started: there is no runs/try/sweep.db"),
+        (["try.yaml", "--status", "--online"], "--status: W&B shows how far an --online sweep is"),
+        (["try.yaml", "--reset", "--dry_run"], "--reset: does not go with --dry_run or --status"),
+        (["try.yaml", "--budget_s", "0"], "argument --budget_s: '0' is not a number of seconds above 0"),
         (
             ["try.yaml", "--storage", "sqlite:///x.db", "--online"],
             "--storage: W&B keeps the state of an --online sweep",
@@ -200,6 +292,7 @@ def test_bad_arguments_are_one_line_and_exit_code_2(write_sweep, run_sweep, caps
     assert error.startswith("tidepool sweep: ")
     assert reason in error
     assert error.count("\n") == 1
+    assert not Path("runs").exists()
 
 
 def test_ctrl_c_leaves_finished_runs_and_the_same_command_goes_on(write_sweep, run_sweep, workplace):
@@ -250,8 +343,8 @@ def test_after_a_kill_no_point_is_lost_and_no_finished_one_run_again(write_sweep
 def test_two_sweeps_at_once_share_the_points(write_sweep, workplace):
     path = write_sweep(parameters=parameters(seed=list(range(12)), sleep=0.2))
     code = (
-        "import sys; from tidepool.sweeping import program; program._report = lambda directory, folders, complain: "
-        "len(folders) == 12; sys.exit(program.main(sys.argv[1:]))"
+        "import sys; from tidepool.sweeping import conclusion, program; "
+        "conclusion._report = conclusion._print_result = lambda *_: None; sys.exit(program.main(sys.argv[1:]))"
     )
     argv = [sys.executable, "-c", code, str(path), "--workers", "2"]
     sweeps = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -264,15 +357,109 @@ def test_two_sweeps_at_once_share_the_points(write_sweep, workplace):
 
 def test_the_sweeps_own_process_imports_no_torch(write_sweep):
     code = (
-        "import sys; from tidepool.sweeping import program; "
+        "import sys; from tidepool.sweeping import conclusion, program; "
         "import tidepool.analysis.report, tidepool.analysis.runs.tables; "
-        "program._report = lambda directory, folders, complain: True; program.main(sys.argv[1:]); "
+        "conclusion._report = lambda sweep, folders, out, complain: None; program.main(sys.argv[1:]); "
         "sys.exit(sorted({'torch', 'triton', 'tidepool.kernels', 'wandb'} & set(sys.modules)))"
     )
     search = {"method": "bayes", "run_cap": 1, "metric": {"name": "test/accuracy"}}
     path = write_sweep(**search, parameters={"lr": {"min": 0.0, "max": 1.0}, "how": {"value": "diverged"}})
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_what_names_one_run_to_wandb_does_not_reach_the_runs(write_sweep, run_sweep, monkeypatch, workplace):
+    names = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME", "WANDB_NAME", "WORLD_SIZE")
+    for name in names:
+        monkeypatch.setenv(name, "left")
+    program = workplace / "fake_train.py"
+    program.write_text(program.read_text().replace("def main():\n", "def main():\n    print(sorted(os.environ))\n", 1))
+    assert run_sweep(write_sweep(parameters=parameters(seed=0))) == 0
+    (log,) = RUNS.glob("*/output.log")
+    assert not [name for name in names if f"'{name}'" in log.read_text()]
+
+
+def test_values_reach_the_program_as_they_are_and_run_nothing(write_sweep, run_sweep, workplace):
+    values = [
+        "1;touch X",
+        "$(touch X)",
+        "`touch X`",
+        "a b",
+        'it\'s "quoted"',
+        "two\nlines",
+        "ü漢",
+        "--x=1",
+        "$HOME",
+        "*",
+    ]
+    assert run_sweep(write_sweep(parameters=parameters(seed=0, data=values))) == 0
+    assert sorted(json.loads((f / "config.json").read_text())["data"] for f in finished_folders()) == sorted(values)
+    assert not list(workplace.rglob("X"))
+
+
+def test_a_program_that_logs_a_number_beyond_floats_is_no_ones_end(write_sweep, run_sweep, workplace):
+    program = workplace / "fake_train.py"
+    program.write_text(program.read_text().replace("else accuracy,", "else 10**400,"))
+    assert run_sweep(write_sweep(metric={"name": "test/accuracy", "goal": "maximize"})) == 0
+
+
+def test_status_says_how_far_a_sweep_is(write_sweep, run_sweep, capsys):
+    metric = {"name": "test/accuracy", "goal": "maximize"}
+    path = write_sweep(metric=metric, parameters=parameters(how=["finished", "diverged"], seed=[0, 1]))
+    assert run_sweep(path) == 0
+    capsys.readouterr()
+    before = sorted(Path().rglob("*"))
+    assert run_sweep(path, "--status") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("try: 4 points, 2 finished, 2 diverged\n")
+    assert "Best run, highest test/accuracy: runs/try/seed-1_how-finished_" in out
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_damaged_ledger_may_be_deleted_and_nothing_is_run_again(write_sweep, run_sweep, capsys):
+    path = write_sweep(method="random", run_cap=3, parameters=parameters(lr=[0.1, 0.2, 0.3, 0.4], seed=0))
+    assert run_sweep(path) == 0
+    ledger = RUNS / "sweep.db"
+    ledger.write_bytes(b"damage" * 2000)
+    assert run_sweep(path) == 2
+    assert "deleting runs/try/sweep.db is safe: the same command makes it again" in capsys.readouterr().err
+    ledger.unlink()
+    assert run_sweep(path) == 0
+    assert sorted(starts(RUNS).values()) == [1, 1, 1]
+
+
+def test_a_storage_that_goes_away_for_a_moment_is_waited_for(write_sweep, run_sweep, monkeypatch, capsys):
+    failures = iter([True, True, False, True])
+    begin = search.begin_trial
+
+    def flaky(*arguments):
+        if next(failures, False):
+            raise StorageInternalError("away") from OperationalError("select", {}, Exception("server closed"))
+        return begin(*arguments)
+
+    monkeypatch.setattr(search, "begin_trial", flaky)
+    assert run_sweep(write_sweep(), "--workers", 1) == 0
+    assert capsys.readouterr().out.count("the storage does not answer (server closed); trying again in 0.5 s") == 2
+    assert sorted(starts(RUNS).values()) == [1, 1, 1]
+
+
+def test_where_the_storage_stays_away_runs_are_asked_to_end_and_not_killed(write_sweep, run_sweep, monkeypatch, capsys):
+    monkeypatch.setattr(patience, "WAITS_S", (0.1, 0.1))
+    monkeypatch.setattr(runner, "HEARTBEAT_S", 0.3)
+
+    def away(self, claims):
+        if (RUNS / "starts.txt").exists() and list(RUNS.glob("*/metrics.jsonl")):
+            raise OperationalError("select", {}, Exception("no route"))
+
+    monkeypatch.setattr(Ledger, "beat", patience.patient(away))
+    killed = []
+    monkeypatch.setattr(Child, "kill", lambda self: killed.append(self))
+    assert run_sweep(write_sweep(parameters=parameters(seed=0, sleep=60))) == 1
+    assert (
+        capsys.readouterr().err == "tidepool sweep: the sweep's storage failed (no route); the same command resumes\n"
+    )
+    assert not killed
+    assert not (next(iter(RUNS.glob("*/metrics.jsonl"))).parent / "summary.json").exists()
 
 
 def _hurry(workplace: Path) -> None:
