@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tidepool.analysis.statistics import describe
 from tidepool.records import RecordError, check_schema_version, decode, number, read_json, shown_path
 from tidepool.records.recorded_sweep import RecordedSweep, Row
 
@@ -40,6 +41,29 @@ def read_older_record(folder: Path) -> RecordedSweep:
     shared = _fixed_settings(sweep) | {f"environment/{name}": value for name, value in environment.items()}
     runs = [_run(row, shared, parameters.get(tuple(row[name] for name in CONDITION)), sweep) for row in rows]
     return RecordedSweep(runs=runs, curves=[], sweep=sweep, environment=environment)
+
+
+def differing_tables(folder: Path) -> list[str]:
+    """A line for each recorded accuracy that the rows of runs.csv do not give: mean, spread and counts in accuracy.csv
+    and networks.csv. (Times and parts of labels rest on rows that were not kept.) Raises RecordError."""
+    of: dict[tuple[str, ...], list[float]] = {}
+    for row in _csv(folder / RUNS):
+        values = of.setdefault(tuple(row[name] for name in CONDITION), [])
+        values += [_number(row["test_accuracy_percent"])] if row["status"] == "finished" else []
+    lines = []
+    for name in ("accuracy.csv", "networks.csv"):
+        for row in _csv(folder / name) if (folder / name).is_file() else []:
+            sample = describe(of.get(tuple(row.get(key, "") for key in CONDITION), []))
+            for column, value in (("n_finished", sample.n), ("test_accuracy_mean_percent", sample.mean),
+                                  ("test_accuracy_std_points", sample.std)):  # fmt: skip
+                found = _number(row.get(column))
+                if not _equal(found, value):
+                    lines.append(f"{shown_path(folder / name)}: {column} {row.get(column)}, the rows give {value:.10g}")
+    return lines
+
+
+def _equal(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) or (math.isnan(a) and math.isnan(b))
 
 
 def _run(cells: dict[str, str], shared: dict[str, Any], parameters: str | None, sweep: dict[str, Any]) -> Row:
