@@ -10,7 +10,9 @@ Here the table is ``accuracy`` (or speed, agreement, runs, networks) of the swee
 recomputed from its rows; ``planted_faults/mutations.csv`` is a file. ``columns=`` is optional. Below the table stands
 one line from the ``environment.json`` beside it: commit, date, machine, versions and the command that rebuilds it.
 A folder of bench.py's measurements stands for their summary, with "not measured" where a row is missing.
-``--record`` writes the record of one sweep. ``--check`` also holds each recorded sweep to its manifest.
+``--record`` writes the record of one sweep. ``--check`` also holds every file below ``results/`` to its manifest
+(`analysis.evidence`), each recorded sweep to its own, tables beside rows to those rows, and the numbers in prose to
+their ledger (`analysis.prose`). ``--write`` takes new files, appended rows and new prose in.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -26,7 +28,10 @@ from typing import Any
 
 from tidepool.analysis.bench import measurement_block
 from tidepool.analysis.columns import chosen, in_recorded_sweep, read_columns, read_text, row_cells, table_lines
+from tidepool.analysis.evidence import MANIFEST, evidence_block, evidence_problems, seal
+from tidepool.analysis.prose import LEDGER, Line, prose_lines, prose_problems, regenerated, write_ledger
 from tidepool.analysis.runs import RESULTS, record
+from tidepool.analysis.runs.older_records import differing_tables, is_older_record
 from tidepool.program import run_process
 from tidepool.records import (
     OneLineParser,
@@ -61,19 +66,58 @@ def check(readme: Path) -> list[str]:
     Raises RecordError, in one line, for a README or record that cannot be read, an unclosed or malformed block, and
     an unknown column.
     """
+    return list(_differing(readme))
+
+
+def differences(readmes: Sequence[Path]) -> Iterator[str]:
+    """A line for each thing that ``--check`` finds, what is found soonest first. Raises RecordError as `check`."""
+    results = results_of(readmes[0])
+    yield from evidence_problems(results)
+    for readme in readmes:
+        lines = _readme_lines(readme)
+        yield from prose_problems(_document(readme), _prose(readme), results)
+        for index, line in enumerate(lines):
+            if "<!-- number:" in line and (new := _regenerated(line, readme, index)) != line:
+                yield f"{shown_path(readme)}:{index + 1}: the line has {line}, the records give {new}"
+    yield from check_records(results)
+    for readme in readmes:
+        yield from _differing(readme)
+
+
+def _differing(readme: Path) -> Iterator[str]:
     lines = _readme_lines(readme)
-    differing = []
     for block in find_blocks(lines, shown_path(readme)):
         difference = _difference(lines[block.first + 1 : block.last], generate(block, readme))
         if difference:
-            differing.append(f"{_place(readme, block)}: {difference}")
-    return differing
+            yield f"{_place(readme, block)}: {difference}"
+
+
+def _prose(readme: Path) -> list[tuple[int, Line]]:
+    lines = _readme_lines(readme)
+    blocks = find_blocks(lines, shown_path(readme))
+    return list(prose_lines(lines, [(block.first, block.last) for block in blocks]))
+
+
+def _document(readme: Path) -> str:
+    """The document's name in the ledger: its path from the folder that holds results/."""
+    return Path(os.path.relpath(readme, results_of(readme).parent)).as_posix()
+
+
+def _regenerated(line: str, readme: Path, index: int) -> str:
+    try:
+        return regenerated(line, results_of(readme))
+    except RecordError as error:
+        raise RecordError(f"{shown_path(readme)}:{index + 1}: {error}") from None
 
 
 def check_records(results: Path) -> list[str]:
     """One line for each thing wrong with the sweeps recorded under ``results``."""
     folders = find_folders([results]) if results.is_dir() else []
-    return [line for folder, files in folders if is_recorded_sweep(files) for line in problems(folder)]
+    lines: list[str] = []
+    for folder, files in folders:
+        lines += problems(folder) if is_recorded_sweep(files) else []
+        lines += differing_tables(folder) if is_older_record(files) else []
+    return lines
 
 
 def results_of(readme: Path) -> Path:
@@ -84,8 +128,8 @@ def results_of(readme: Path) -> Path:
 def write(readme: Path) -> int:
     """Regenerate every block of ``readme`` from its record; returns how many changed. Raises RecordError as `check`,
     and then leaves the file as it was."""
-    lines = _readme_lines(readme)
-    changed = 0
+    lines = [_regenerated(line, readme, index) for index, line in enumerate(_readme_lines(readme))]
+    changed = sum(new != old for new, old in zip(lines, _readme_lines(readme), strict=True))
     for block in reversed(find_blocks(lines, shown_path(readme))):
         generated = generate(block, readme)
         changed += lines[block.first + 1 : block.last] != generated
@@ -138,6 +182,8 @@ def generate(block: Block, readme: Path) -> list[str]:
     try:
         if not path.resolve().is_relative_to(results.resolve()):
             raise RecordError(f"expected a path below {RESULTS}/")
+        if path == results / MANIFEST and not block.columns:
+            return evidence_block(results)
         link = Path(os.path.relpath(path, readme.parent)).as_posix()
         if path.is_dir():
             return measurement_block(link, path, block.columns)
@@ -161,7 +207,12 @@ def main(arguments: Sequence[str], *, prog: str = "tidepool readme") -> int:
     parser.add_argument(
         "--readme", type=Path, help="with --check and --write: the file (default: README.md and results/README.md)"
     )
+    parser.add_argument(
+        "--rewritten", metavar="REASON", help="with --write: take recorded rows that changed, and keep this reason"
+    )
     options = parser.parse_args(arguments)
+    if options.rewritten is not None and not options.write:
+        parser.error("--rewritten goes with --write")
     if (options.record is None) != (options.out is None):
         parser.error("--record and --out go together")
     if options.record is not None and options.readme is not None:
@@ -173,17 +224,32 @@ def main(arguments: Sequence[str], *, prog: str = "tidepool readme") -> int:
         if options.record is not None:
             return _record_command(options.record, options.out)
         if options.write:
-            for readme in readmes:
-                changed = write(readme)
-                print(f"{shown_path(readme)}: {changed} {'block' if changed == 1 else 'blocks'} changed")
+            _write_command(readmes, options.rewritten)
             return 0
-        differing = check_records(results_of(readmes[0])) + [line for readme in readmes for line in check(readme)]
+        differing = list(differences(readmes))
     except RecordError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     for line in differing:
         print(line)
     return EXIT_DIFFERS if differing else 0
+
+
+def _write_command(readmes: Sequence[Path], reason: str | None) -> None:
+    """Numbers of prose into the ledger, files into the manifest, then the blocks, of which one names the manifest."""
+    results = results_of(readmes[0])
+    for readme in readmes:
+        lines = _readme_lines(readme)
+        numbered = [_regenerated(line, readme, index) for index, line in enumerate(lines)]
+        if numbered != lines:
+            readme.write_text("\n".join(numbered), encoding="utf-8")
+    if (results / MANIFEST).is_file():
+        taken = write_ledger(results, {_document(readme): _prose(readme) for readme in readmes})
+        sealed = seal(results, reason, free=(LEDGER,))
+        print(f"{shown_path(results / MANIFEST)}: {sealed} entries changed; {taken} lines of prose with new numbers")
+    for readme in readmes:
+        changed = write(readme)
+        print(f"{shown_path(readme)}: {changed} {'block' if changed == 1 else 'blocks'} changed")
 
 
 def _record_command(folder: Path, out: Path) -> int:

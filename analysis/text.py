@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 MISSING = "–"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what makes a cell a formula
 NOT_MEASURED = "not measured"
 INTERPRETED = "interpreted: not a speed measurement"
 SIMULATED = "simulated: not a speed measurement"
@@ -62,8 +64,25 @@ def markdown(view: pd.DataFrame) -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """``text`` on one line, with what would end a cell escaped."""
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())
+    """``text`` on one line, with what would end a cell, begin HTML, make a link or close one's text escaped."""
+    for character in ("\\", "|", "`"):
+        text = text.replace(character, "\\" + character)
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(character, entity)
+    return " ".join(text.replace("](", "]\\(").split())
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """The table in full, floats as they are, empty where NaN. A text that a spreadsheet would run as a formula gets an
+    apostrophe in front, which spreadsheets show as the text it is."""
+    words = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    safe = {name: pd.Series([_inert(v) for v in table[name]], index=table.index, dtype="object") for name in words}
+    safe_names = {name: _inert(name) for name in table.columns}
+    table.assign(**safe).rename(columns=safe_names).to_csv(path, index=False, lineterminator="\n")
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA) else value
 
 
 def joined(view: pd.DataFrame, into: str, *others: str, heading: str | None = None) -> pd.DataFrame:

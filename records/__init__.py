@@ -7,7 +7,15 @@ Nothing here imports torch or another package of this project. The format of rec
 from tidepool.records.checksums import checksum_path, checksum_state, write_checksum
 from tidepool.records.command_line import OneLineParser
 from tidepool.records.environment import SOURCE, cpu_name, driver_version, git_state, package_version
-from tidepool.records.folders import BENCH_KIND, LATER_FIELDS, STATUSES, find_folders, is_run, shown_path
+from tidepool.records.folders import (
+    BENCH_KIND,
+    FIRST_DEFAULTS,
+    LATER_FIELDS,
+    STATUSES,
+    find_folders,
+    is_run,
+    shown_path,
+)
 from tidepool.records.json_files import is_temporary, read_json, replacing, write_atomically, write_json
 from tidepool.records.metrics import MetricsWriter, Row, keep_rows, metric_lines, read_rows
 from tidepool.records.schema import SCHEMA_VERSION, RecordError, check_schema_version
@@ -16,6 +24,7 @@ from tidepool.records.values import decode, encode, number
 
 __all__ = [
     "BENCH_KIND",
+    "FIRST_DEFAULTS",
     "LATER_FIELDS",
     "SCHEMA_VERSION",
     "SOURCE",

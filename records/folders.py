@@ -27,6 +27,12 @@ LATER_FIELDS = {
     "profile": False,
 }
 """Fields that config.json lacks in records older than they are, with what those runs did; None is not listed."""
+FIRST_DEFAULTS = {
+    "epochs": 8, "batch_size": 64, "lr": 0.03, "optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4,
+    "schedule": "onecycle", "warmup": 0.25, "label_smoothing": 0.0, "augment": False, "deterministic": False,
+    "eval_every": 1, "log_every": 10, "checkpoint_every": 1,
+}  # fmt: skip
+"""What train.py did, from its first version on, where a setting was not given: what a config.json without it means."""
 _INSIDE_A_RUN = frozenset({"checkpoints", "media", "wandb"})
 
 
@@ -37,6 +43,7 @@ def find_folders(paths: Iterable[Path | str], *, skip: Path | None = None) -> It
     RecordError if a path does not exist or is no folder.
     """
     seen: set[str] = set()
+    skipped = None if skip is None else os.path.realpath(skip)
     for path in map(Path, paths):
         if not path.exists():
             raise RecordError(f"{path}: no such folder (expected a run folder or a folder of runs)")
@@ -44,7 +51,7 @@ def find_folders(paths: Iterable[Path | str], *, skip: Path | None = None) -> It
             raise RecordError(f"{path}: a file, where a run folder or a folder of runs was expected")
         for folder, children, files in os.walk(path, followlinks=True):
             real = os.path.realpath(folder)
-            if real in seen or (skip is not None and real == os.path.realpath(skip)):
+            if real in seen or real == skipped:
                 children.clear()
                 continue
             seen.add(real)

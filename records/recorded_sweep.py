@@ -12,18 +12,20 @@ kept as JSON, and says so in its metadata. The same rows give the same bytes on 
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidepool.records.folders import shown_path
 from tidepool.records.json_files import read_json, replacing, write_json
 from tidepool.records.schema import RecordError, check_schema_version
-from tidepool.records.values import decode, encode
+from tidepool.records.values import decode, encode, number
 
 RUNS, CURVES = "runs.parquet", "curves.parquet"
 SWEEP, ENVIRONMENT = "sweep.json", "environment.json"
@@ -66,16 +68,38 @@ def write_recorded_sweep(folder: Path, record: RecordedSweep) -> None:
         raise RecordError(f"{shown_path(folder)}: cannot be written ({error.strerror or error})") from None
 
 
-def read_recorded_sweep(folder: Path) -> RecordedSweep:
-    """The record in `folder`. Raises RecordError, in one line, for the first thing that `problems` names."""
+def read_recorded_sweep(folder: Path, *, curves: bool = True) -> RecordedSweep:
+    """The record in `folder`, or all of it but the rows of curves, which `read_curves` gives as columns.
+
+    Raises RecordError, in one line, for the first thing that `problems` names.
+    """
     for problem in problems(folder):
         raise RecordError(problem)
     return RecordedSweep(
         runs=_read_rows(folder / RUNS),
-        curves=_read_rows(folder / CURVES),
+        curves=_read_rows(folder / CURVES) if curves else [],
         sweep=decode(read_json(folder / SWEEP)),
         environment=decode(read_json(folder / ENVIRONMENT)),
     )
+
+
+def read_curves(folder: Path) -> dict[str, np.ndarray]:
+    """The columns of curves.parquet: `run` as text, `step` as whole numbers, the rest as floats. Where nothing was
+    measured an array is masked; NaN was measured. Raises RecordError where the file cannot be read."""
+    table = _read_table(folder / CURVES)
+    return {field.name: _array(field, column) for field, column in zip(table.schema, table.columns, strict=True)}
+
+
+def _array(field: pa.Field, column: pa.ChunkedArray) -> np.ndarray:
+    missing = np.asarray(column.is_null())
+    if _is_json(field):
+        values = [math.nan if text is None else number(json.loads(text)) for text in column.to_pylist()]
+        return np.ma.masked_array(np.array(values, dtype=np.float64), missing)
+    if pa.types.is_string(field.type):
+        return np.array(column.to_pylist(), dtype=object)
+    kind = pa.int64() if field.name == "step" else pa.float64()
+    filled = column.cast(kind).fill_null(0) if column.null_count else column.cast(kind)
+    return np.ma.masked_array(filled.to_numpy(), missing)
 
 
 def problems(folder: Path) -> list[str]:
@@ -134,14 +158,22 @@ def _column(name: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
     return pa.field(name, pa.string(), metadata=_AS_JSON), pa.array(texts, pa.string())
 
 
-def _read_rows(path: Path) -> list[Row]:
+def _read_table(path: Path) -> pa.Table:
     try:
-        table = pq.read_table(path)
+        return pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise RecordError(f"{shown_path(path)}: cannot be read as Parquet ({error})") from None
+
+
+def _is_json(field: pa.Field) -> bool:
+    return _AS_JSON.items() <= (field.metadata or {}).items()
+
+
+def _read_rows(path: Path) -> list[Row]:
+    table = _read_table(path)
     columns = {}
     for field, column in zip(table.schema, table.columns, strict=True):
         columns[field.name] = column.to_pylist()
-        if _AS_JSON.items() <= (field.metadata or {}).items():
+        if _is_json(field):
             columns[field.name] = [None if text is None else decode(json.loads(text)) for text in columns[field.name]]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -58,7 +58,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("coverage",),
     ),
     "analysis": (
-        ("text", "statistics", "conditions"),
+        ("text", "statistics", "conditions", "evidence", "prose"),
         ("drawing",),
         ("page",),
         ("bench", "runs"),

@@ -24,7 +24,7 @@ from tidepool.analysis.bench.views import (
 )
 from tidepool.analysis.drawing import Figure
 from tidepool.analysis.page import Section
-from tidepool.analysis.text import markdown, plain, significant
+from tidepool.analysis.text import markdown, plain, significant, write_csv
 
 BENCH_TITLE = "The kernels beside cuDNN and torch.compile"
 
@@ -130,7 +130,7 @@ def write_bench_tables(tables: dict[str, pd.DataFrame], folder: Path) -> None:
     """Write each table as ``<name>.csv`` in full and, as its reader sees it, ``<name>.md``."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        write_csv(table, folder / f"{name}.csv")
         (folder / f"{name}.md").write_text(markdown(_view(name, table)), encoding="utf-8")
 
 

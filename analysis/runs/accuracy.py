@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from tidepool.analysis.conditions import CONDITION, REFERENCE, backends, conditions
+from tidepool.analysis.conditions import CONDITION, REFERENCE, has_comparison, rows_by
 from tidepool.analysis.runs.records import Records
 from tidepool.analysis.statistics import Difference, describe, mean_interval, seed_difference, seeds_needed, tost
 
@@ -27,23 +28,26 @@ def accuracy_table(records: Records) -> pd.DataFrame:
     The replicate is the seed: finished runs that repeat a seed are averaged first and count once in ``n_seeds``. An
     accuracy that is NaN makes the mean NaN. ``n_unfinished`` holds interrupted runs and runs without a summary.
     """
+    frame, spans = records.ordered
+    of = {name: frame[name].tolist() for name in ("backend", "margin_points", *_SCORED)}
     rows = []
-    for condition, group in conditions(records.runs):
-        scores = {name: seed_scores(runs) for name, runs in backends(group)}
-        margin = _margin_of(group)
-        for name, runs in backends(group):
-            count = runs["status"].value_counts()
+    for condition, start, end in spans:
+        by_backend = rows_by(of["backend"], start, end)
+        scores = {name: _scores([of[n][i] for n in _SCORED] for i in mine) for name, mine in by_backend.items()}
+        margin = _margin_of(of["margin_points"][start:end])
+        for name, mine in by_backend.items():
+            count = Counter(of["status"][i] for i in mine)
             sample = describe(list(scores[name].values()))
             interval = mean_interval(list(scores[name].values()))
             rows.append(
                 {
                     **condition,
                     "backend": name,
-                    "n_finished": int(count.get("finished", 0)),
+                    "n_finished": count["finished"],
                     "n_seeds": sample.n,
-                    "n_failed": int(count.get("failed", 0)),
-                    "n_diverged": int(count.get("diverged", 0)),
-                    "n_unfinished": int(count.get("unfinished", 0) + count.get("interrupted", 0)),
+                    "n_failed": count["failed"],
+                    "n_diverged": count["diverged"],
+                    "n_unfinished": count["unfinished"] + count["interrupted"],
                     "test_accuracy_mean_percent": sample.mean,
                     "test_accuracy_std_points": sample.std,
                     "test_accuracy_min_percent": sample.minimum,
@@ -56,14 +60,22 @@ def accuracy_table(records: Records) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+_SCORED = ("status", "run", "seed", "test_accuracy")
+
+
 def seed_scores(runs: pd.DataFrame) -> dict[Hashable, float]:
     """Seed -> test accuracy in percent of its finished runs (their mean where a seed was run more than once)."""
-    finished = runs[runs["status"] == "finished"]
+    return _scores(zip(*(runs[name].tolist() for name in _SCORED), strict=True))
+
+
+def _scores(rows: Iterable[Sequence[Any]]) -> dict[Hashable, float]:
     by_seed: dict[Hashable, list[float]] = {}
-    for run, seed, accuracy in zip(finished["run"], finished["seed"], finished["test_accuracy"], strict=True):
+    for status, run, seed, accuracy in rows:
+        if status != "finished":
+            continue
         key = ("no seed", run) if seed is None else seed
         by_seed.setdefault(key, []).append(100 * accuracy)
-    return {seed: describe(values).mean for seed, values in by_seed.items()}
+    return {seed: values[0] if len(values) == 1 else describe(values).mean for seed, values in by_seed.items()}
 
 
 def _against_reference(name: str, scores: dict[str, dict[Hashable, float]], margin: float | str) -> dict[str, Any]:
@@ -128,8 +140,8 @@ def _method_text(difference: Difference) -> str:
     return f"Welch, unpaired ({difference.n_a} and {difference.n_b} seeds)"
 
 
-def _margin_of(group: pd.DataFrame) -> float | str:
-    declared = sorted(set(group["margin_points"].dropna()))
+def _margin_of(margins: list[float]) -> float | str:
+    declared = sorted({margin for margin in margins if not math.isnan(margin)})
     if not declared:
         return "margin not declared"
     if len(declared) > 1:
@@ -143,11 +155,13 @@ def loss_differences(records: Records) -> pd.DataFrame:
     Columns: CONDITION, backend, seed, step, relative_difference. Both runs must have logged the step; where a seed
     was run twice the first run counts.
     """
-    losses = records.metrics[(records.metrics["metric"] == "train/loss")]
-    losses = losses[losses["step"].between(1, AGREEMENT_STEPS)]
-    by_run = {run: frame.set_index("step")["value"] for run, frame in losses.groupby("run")}
+    groups = [(condition, group) for condition, group in records.groups if has_comparison(group)]
+    compared = {run for _, group in groups for run in group["run"]}
+    losses = records.metrics[records.metrics["metric"] == "train/loss"]
+    losses = losses[losses["step"].between(1, AGREEMENT_STEPS) & losses["run"].isin(compared)]
+    by_run = {run: frame.set_index("step")["value"] for run, frame in losses.groupby("run", observed=True)}
     rows = []
-    for condition, group in conditions(records.runs):
+    for condition, group in groups:
         first = group[group["seed"].notna() & group["run"].isin(by_run.keys())].drop_duplicates(["backend", "seed"])
         references = {s: by_run[r] for r, s in first.loc[first["backend"] == REFERENCE, ["run", "seed"]].to_numpy()}
         for run, seed, backend in first[["run", "seed", "backend"]].to_numpy():

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from tidepool.analysis.conditions import CONDITION, REFERENCE, backends, condition_title, conditions
+from tidepool.analysis.conditions import CONDITION, REFERENCE, backends, condition_title
 from tidepool.analysis.drawing import OTHER_STYLE, RC, STYLES, Figure, canvas_and_axes, figure, label_text, legend, slug
 from tidepool.analysis.runs.accuracy import AGREEMENT_LIMIT, loss_differences, seed_scores
 from tidepool.analysis.runs.records import Records
@@ -36,10 +36,10 @@ def draw(records: Records, tables: dict[str, pd.DataFrame]) -> list[Figure]:
     figures: list[Figure] = []
     differences = loss_differences(records)
     with mpl.rc_context(RC):
-        for index, (condition, group) in enumerate(conditions(records.runs)):
+        for index, (condition, group) in enumerate(records.groups):
             if index == MOST_CONDITIONS:
                 break
-            metrics = records.metrics[records.metrics["run"].isin(group["run"])]
+            metrics = records.metrics[records.metrics["run"].isin(group["run"])].astype({"run": "object"})
             stem = f"{index + 1:02d}-{slug(condition_title(condition))}"
             title = condition_title(condition)
             figures += _curves(stem, title, group, metrics)

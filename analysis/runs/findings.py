@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from tidepool.analysis.conditions import CONDITION, REFERENCE, condition_title, device_name
+from tidepool.analysis.conditions import CONDITION, REFERENCE, condition_title, device_names
 from tidepool.analysis.runs.records import Records
 from tidepool.analysis.runs.speed import MEASURED
 from tidepool.analysis.runs.views import equivalence_text, shown
@@ -47,7 +47,7 @@ def compared(records: Records) -> list[str]:
 def machines(records: Records) -> list[str]:
     """On what it ran: processors and versions as the runs recorded them."""
     runs = records.runs
-    devices = Counter(device_name(run) for _, run in runs.iterrows())
+    devices = Counter(device_names(runs))
     parts = [name if len(devices) == 1 else f"{name} ({_count(n, 'run')})" for name, n in sorted(devices.items())]
     lines = ["; ".join("machine not recorded" if part == "?" else part for part in parts)]
     lines[0] += "." if has_gpu(records) else "; no GPU."
@@ -75,7 +75,7 @@ def results(accuracy: pd.DataFrame, limit: int = _MOST_RESULTS) -> list[str]:
     """One sentence for each condition and backend beside the reference; the mean alone where there is no reference."""
     lines = []
     several = len(accuracy[CONDITION].drop_duplicates()) > 1
-    by_key = {(*row[CONDITION], row["backend"]): row for _, row in accuracy.iterrows()}
+    by_key = {(*(row[name] for name in CONDITION), row["backend"]): row for row in accuracy.to_dict("records")}
     for key, row in by_key.items():
         reference = by_key.get((*key[:-1], REFERENCE))
         if row["backend"] == REFERENCE and any(other[:-1] == key[:-1] and other != key for other in by_key):

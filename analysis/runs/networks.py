@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tidepool.analysis.conditions import backends, conditions
+from tidepool.analysis.conditions import backends
 from tidepool.analysis.runs.records import Records
 from tidepool.analysis.statistics import describe
 
@@ -24,7 +24,7 @@ def networks_table(records: Records) -> pd.DataFrame:
     """
     parts = _last_parts(records)
     rows = []
-    for condition, group in conditions(records.runs):
+    for condition, group in records.groups:
         for name, runs in backends(group):
             finished = runs[runs["status"] == "finished"]
             accuracy = describe(list(100 * finished["test_accuracy"]))

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from tidepool.analysis.runs.records import METRIC_COLUMNS, Records, read_records
+from tidepool.analysis.runs.curves import METRIC_COLUMNS
+from tidepool.analysis.runs.records import Records, read_records
 from tidepool.records import RecordError, shown_path
 from tidepool.records.recorded_sweep import RecordedSweep, write_recorded_sweep
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tidepool.analysis import page
-from tidepool.analysis.conditions import condition_title, conditions
+from tidepool.analysis.conditions import condition_title
 from tidepool.analysis.drawing import Figure
 from tidepool.analysis.page import Section
 from tidepool.analysis.runs import findings
@@ -55,7 +55,7 @@ def first_screen(records: Records, tables: dict[str, pd.DataFrame]) -> str:
 
 
 def _accuracy_parts(records: Records, tables: dict[str, pd.DataFrame], figures: list[Figure]) -> list[str]:
-    count = sum(1 for _ in conditions(records.runs))
+    count = len(records.groups)
     notes = [
         "Only finished runs make a mean; the others are counted beside it. A seed run more than once counts once. "
         "Differences are in percentage points; intervals are Student's where seeds are paired, Welch's otherwise. "
@@ -108,7 +108,7 @@ def _speed_parts(table: pd.DataFrame, figures: list[Figure]) -> list[str]:
 def _seen_parts(records: Records, confusions: list[Figure]) -> list[str]:
     parts = [page.figure_grid(confusions)]
     left_out: list[str] = []
-    for index, (condition, group) in enumerate(conditions(records.runs)):
+    for index, (condition, group) in enumerate(records.groups):
         if index == MOST_CONDITIONS:
             break
         for backend, run in example_runs(group):

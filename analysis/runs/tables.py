@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from tidepool.analysis.conditions import conditions
+from tidepool.analysis.conditions import CONDITION
 from tidepool.analysis.runs.accuracy import accuracy_table, agreement_table
 from tidepool.analysis.runs.networks import networks_table
 from tidepool.analysis.runs.records import Records, read_records
 from tidepool.analysis.runs.speed import speed_table
 from tidepool.analysis.runs.views import shown
-from tidepool.analysis.text import markdown
+from tidepool.analysis.text import markdown, write_csv
 
 
 def all_tables(records: Records) -> dict[str, pd.DataFrame]:
@@ -29,7 +30,7 @@ def write_tables(tables: dict[str, pd.DataFrame], folder: Path) -> None:
     """Write each table as ``<name>.csv`` (all columns, full precision, empty where NaN) and ``<name>.md``."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+        write_csv(table, folder / f"{name}.csv")
         (folder / f"{name}.md").write_text(markdown(shown(name, table)), encoding="utf-8")
 
 
@@ -41,23 +42,21 @@ def recorded_tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 def runs_table(records: Records) -> pd.DataFrame:
     """Every run, whatever became of it: what it was, how it ended and why, its own numbers."""
-    frames = []
-    for condition, group in conditions(records.runs):
-        frame = pd.DataFrame({"run": group["run"], **condition, "backend": group["backend"], "seed": group["seed"]})
-        frame["status"] = group["status"]
-        frame["reason"] = [_reason(run) for _, run in group.iterrows()]
-        frame["test_accuracy_percent"] = 100 * group["test_accuracy"]
-        frame["train_seconds"] = group["train_seconds"]
-        frame["steps"] = group["steps"]
-        frame["conv_library"], frame["kernel_mode"] = group["conv_library"], group["kernel_mode"]
-        frame["sweep"], frame["damaged_metric_lines"] = group["sweep"], group["damaged_lines"]
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    runs = pd.concat([group for _, group in records.groups], ignore_index=True)
+    return pd.DataFrame(
+        {
+            **{name: runs[name] for name in ("run", *CONDITION, "backend", "seed", "status")},
+            "reason": [_reason(*row) for row in zip(runs["exit_reason"], runs["status"], strict=True)],
+            "test_accuracy_percent": 100 * runs["test_accuracy"],
+            **{name: runs[name] for name in ("train_seconds", "steps", "conv_library", "kernel_mode", "sweep")},
+            "damaged_metric_lines": runs["damaged_lines"],
+        }
+    )
 
 
-def _reason(run: pd.Series) -> str:
-    if run["exit_reason"]:
-        return str(run["exit_reason"])
-    if run["status"] == "unfinished":
+def _reason(recorded: Any, status: str) -> str:
+    if recorded:
+        return str(recorded)
+    if status == "unfinished":
         return "no summary: still running, or killed"
-    return "" if run["status"] == "finished" else "no reason recorded"
+    return "" if status == "finished" else "no reason recorded"

@@ -52,7 +52,7 @@ def _finished_text(row: Any) -> str:
 
 def _accuracy_view(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for _, row in table.iterrows():
+    for row in table.to_dict("records"):
         # A NaN that was recorded is shown as one; a quantity that has too few seeds to exist is a dash.
         mean_undefined = "NaN" if row["n_seeds"] > 0 else MISSING
         std_undefined = "NaN" if row["n_seeds"] > 1 else MISSING
@@ -86,7 +86,7 @@ def _speed_view(table: pd.DataFrame) -> pd.DataFrame:
     headings = ["Machine", "Backend", "Library", "Kernels", "Runs n", "Step ms", "p20–p80 ms", "Samples/s",
                 "Peak memory MiB", f"Speed-up over {REFERENCE} [95 %]", "Measurement"]  # fmt: skip
     rows = []
-    for _, row in table.iterrows():
+    for row in table.to_dict("records"):
         timed = row["measurement"] == MEASURED
         spread = f"{significant(row['step_ms_p50_p20'])}–{significant(row['step_ms_p50_p80'])}"
         ratio = interval_text(row["speedup_vs_cudnn"], row["speedup_ci95_low"], row["speedup_ci95_high"])
@@ -109,14 +109,14 @@ def _agreement_view(table: pd.DataFrame) -> pd.DataFrame:
     rows = [
         [row["backend"], str(row["seed"]), str(row["steps_compared"]), significant(row["max_relative_difference"], 2),
          MISSING if math.isnan(row["limit"]) else f"{row['limit']:g}", row["agreement"]]
-        for _, row in table.iterrows()
+        for row in table.to_dict("records")
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=headings, dtype="object")
 
 
 def _runs_view(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for _, row in table.iterrows():
+    for row in table.to_dict("records"):
         undefined = "NaN" if row["status"] == "finished" else MISSING
         accuracy = row["test_accuracy_percent"]
         damaged = f"{row['damaged_metric_lines']} metric lines damaged" if row["damaged_metric_lines"] else ""

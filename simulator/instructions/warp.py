@@ -1,4 +1,4 @@
-"""What the lanes of a warp do together: shuffles, elections, votes (PTX ISA 8.7, sections 9.7.9.6 and 9.7.13)."""
+"""What the lanes of a warp do together: shuffles, elections, votes, reductions (PTX ISA 8.7, 9.7.9.6 and 9.7.13)."""
 
 import numpy as np
 
@@ -78,6 +78,34 @@ def _vote(one: Instruction) -> Run:
             every, some = votes.all(1), votes.any(1)
             result = {"any": some, "all": every, "uni": every | ~some}[kind]
         write(context, np.repeat(result, LANES), mask)
+
+    return run
+
+
+_REDUCED = {
+    "add": lambda lanes: lanes.sum(1, dtype=lanes.dtype),  # modulo 2^32
+    "min": lambda lanes: lanes.min(1),
+    "max": lambda lanes: lanes.max(1),
+    "and": lambda lanes: np.bitwise_and.reduce(lanes, 1),
+    "or": lambda lanes: np.bitwise_or.reduce(lanes, 1),
+    "xor": lambda lanes: np.bitwise_xor.reduce(lanes, 1),
+}
+
+
+@instruction("redux", modifiers="sync add min max and or xor s32 u32 b32")
+def _reduce(one: Instruction) -> Run:
+    """One value of all lanes, in each of them: redux.sync (9.7.13.7), of integers."""
+    destination, value, members = one.operands
+    read, read_members, write = raw_reader(value, 32), raw_reader(members, 32), writer(destination, "b32")
+    combine, kind = _REDUCED[one.opcode[2]], np.int32 if one.opcode[3] == "s32" else np.uint32
+
+    def run(context: Context, mask: Array | None) -> None:
+        whole_warps(context, mask)
+        there = slice(None) if mask is None else mask
+        if np.any(context.spread(read_members(context))[there].astype(np.uint32) != 0xFFFFFFFF):
+            raise UnknownCode("part of a warp")
+        lanes = context.spread(read(context)).astype(np.uint32).view(kind).reshape(-1, LANES)
+        write(context, np.repeat(combine(lanes), LANES).view(np.uint32), mask)
 
     return run
 

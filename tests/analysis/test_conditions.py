@@ -42,9 +42,9 @@ def test_names_folders_and_logging_do_not_divide_runs(runs: Path) -> None:
 
 def test_a_field_that_one_run_lacks_divides(runs: Path) -> None:
     write_run(runs / "a")
-    write_run(runs / "b", config={"ema": True})
+    write_run(runs / "b", config={"lookahead": True})
     titles = [condition["settings"] for condition, _ in conditions(read_records([runs]).runs)]
-    assert titles == ["ema=none", "ema=true"]
+    assert titles == ["lookahead=none", "lookahead=true"]
 
 
 def test_a_record_older_than_a_field_is_with_those_that_had_it_at_its_default(runs: Path) -> None:

@@ -1,5 +1,8 @@
 """Branches, barriers, mbarriers and waiting, under every schedule."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -82,6 +85,27 @@ def test_shuffles(schedule: Schedule) -> None:
     for lane, value in enumerate(out.tolist()):
         down = lane + 4 if lane % 32 < 28 else lane
         assert (value & 63, value >> 6 & 63, value >> 12) == (lane ^ 5, lane // 32 * 32 + 3, down)
+
+
+@every_schedule
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        ("add.s32", lambda v: v.sum() & 0xFFFFFFFF),
+        ("min.s32", lambda v: v.min() & 0xFFFFFFFF),
+        ("max.s32", lambda v: v.max() & 0xFFFFFFFF),
+        ("min.u32", lambda v: (v & 0xFFFFFFFF).min()),
+        ("and.b32", lambda v: np.bitwise_and.reduce(v & 0xFFFFFFFF)),
+        ("xor.b32", lambda v: np.bitwise_xor.reduce(v & 0xFFFFFFFF)),
+    ],
+)
+def test_one_value_of_all_lanes(schedule: Schedule, operation: str, expected: Callable[[Any], int]) -> None:
+    """Of threads 0 to 63 minus 40: signed, and the warps apart."""
+    out = words(64)
+    body = f"{OWN} sub.s32 %r1, %r0, 40; mov.b32 %r3, -1; redux.sync.{operation} %r2, %r1, %r3; "
+    execute(body + "st.global.b32 [%rd10], %r2;", out, threads=64, schedule=schedule)
+    values = np.arange(64, dtype=np.int64).reshape(2, 32) - 40
+    assert out.astype(np.int64).tolist() == [int(expected(warp)) for warp in values for _ in range(32)]
 
 
 BOX = """setp.eq.u32 %p1, %r0, 0; mov.b32 %r1, 4096; mov.b32 %r2, 0;

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tidepool.records import LATER_FIELDS
+from tidepool.records import FIRST_DEFAULTS, LATER_FIELDS
 from tidepool.training.config import FREE_ON_RESUME, Config, ConfigError, parse_model_options
 
 
@@ -213,3 +213,4 @@ def test_records_know_what_runs_did_before_a_field_came():
     defaults = Config().as_record()
     later = {name: value for name, value in defaults.items() if name not in FIRST_FIELDS and value is not None}
     assert {name: LATER_FIELDS.get(name) for name in later} == later
+    assert {name: defaults[name] for name in FIRST_DEFAULTS} == FIRST_DEFAULTS

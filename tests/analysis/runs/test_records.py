@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.analysis.runs.run_writer import write_json, write_run, write_sweep
+from tidepool.analysis.runs.recording import record
 from tidepool.analysis.runs.records import read_records
+from tidepool.analysis.runs.tables import all_tables
 from tidepool.records import RecordError
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_runs_are_found_at_any_depth_and_once(runs: Path) -> None:
@@ -109,21 +115,91 @@ def test_damaged_config_beside_a_good_summary_is_still_a_run(runs: Path) -> None
     assert records.warnings[0].startswith("runs/a/config.json: cannot be read as JSON (")
 
 
-@pytest.mark.parametrize("name", ["config.json", "summary.json", "environment.json"])
-def test_other_schema_version_is_one_line(runs: Path, name: str) -> None:
-    folder = write_run(runs / "a")
-    record = json.loads((folder / name).read_text())
-    (folder / name).write_text(json.dumps(record | {"schema_version": 2}))
-    with pytest.raises(RecordError, match=rf"^runs/a/{name}: schema_version 2, expected 1$"):
-        read_records([runs])
+@pytest.mark.parametrize("name", ["config.json", "summary.json", "environment.json", "metrics.jsonl", "sweep.json"])
+@pytest.mark.parametrize("version", [2, 0, "1", True, None])
+def test_a_record_of_another_schema_version_is_named_left_out_and_counted(
+    runs: Path, name: str, version: object
+) -> None:
+    folder = write_run(runs / "s" / "other", steps=2)
+    write_json(runs / "s" / "sweep.json", {"name": "s"})
+    write_run(runs / "good")
+    path = runs / "s" / name if name == "sweep.json" else folder / name
+    lines = path.read_text().splitlines()
+    path.write_text(json.dumps(json.loads(lines[-1]) | {"schema_version": version}) + "\n")
+    records = read_records([runs])
+    assert records.runs["run"].tolist() == ["runs/good"]
+    assert records.left_out == ("runs/s/other",)
+    where = f"runs/s/{name}" if name == "sweep.json" else f"runs/s/other/{name}"
+    (warning,) = records.warnings
+    assert re.fullmatch(rf"{where}( line 1)?: schema_version {version!r}, expected 1; left out", warning)
+    assert set(records.metrics["run"]) == {"runs/good"}
 
 
-def test_other_schema_version_in_metrics_names_the_line(runs: Path) -> None:
-    folder = write_run(runs / "a", steps=2)
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"schema_version":2,"step":3,"train/loss":1}\n')
-    with pytest.raises(RecordError, match=r"metrics.jsonl line \d+: schema_version 2"):
-        read_records([runs])
+def test_a_record_of_a_sweep_that_is_not_whole_is_left_out_and_the_rest_reported(runs: Path) -> None:
+    write_run(runs / "good")
+    (runs / "damaged").mkdir()
+    (runs / "damaged" / "runs.parquet").write_bytes(b"PAR1")
+    records = read_records([runs])
+    assert records.left_out == ("runs/damaged",)
+    assert records.warnings[0].startswith("runs/damaged/manifest.json: missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("backend", 3), ("model", 1.5), ("data", True), ("status", 7), ("exit_reason", 0.5), ("seed", "x")],
+)
+def test_values_of_another_type_are_read_as_text_and_named(runs: Path, name: str, value: object) -> None:
+    for backend in ("triton", "cudnn"):
+        folder = write_run(runs / backend, backend=backend)
+        for file in ("config", "summary"):
+            record = json.loads((folder / f"{file}.json").read_text())
+            (folder / f"{file}.json").write_text(json.dumps(record | {name: value}))
+    records = read_records([runs])
+    assert len(records.runs) == 2
+    assert f"runs/cudnn/config.json: {name} is {value!r}, expected" in "\n".join(records.warnings) or name == "seed"
+    assert {"accuracy", "speed", "runs"} <= all_tables(records).keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("shuffle_frames", False), ("momentum", 0.9), ("lr", 0.03), ("new_flag", False), ("new", None),
+                        ("new_count", 0), ("warmup", 0.25)]
+)  # fmt: skip
+def test_a_field_that_older_runs_lack_does_not_set_them_apart(runs: Path, name: str, value: object) -> None:
+    for seed in range(5):
+        older = write_run(runs / f"c{seed}", backend="cudnn", seed=seed, accuracy=0.95 + 0.001 * seed)
+        newer = write_run(runs / f"t{seed}", seed=seed, accuracy=0.9501 + 0.0011 * seed)
+        for folder in (older, newer):
+            record = json.loads((folder / "config.json").read_text())
+            record.pop(name, None)
+            (folder / "config.json").write_text(json.dumps(record | ({name: value} if folder == newer else {})))
+    write_json(runs / "sweep.json", {"name": "s", "margin_points": 1.0})
+    accuracy = all_tables(read_records([runs]))["accuracy"]
+    assert accuracy[["settings", "equivalence"]].to_numpy().tolist() == [["", "equivalent"], ["", "reference"]]
+
+
+def test_a_sweep_recorded_as_tables_is_read_from_its_rows() -> None:
+    records = read_records([ROOT / "results"])
+    expected = ROOT / "results" / "senses_digits" / "accuracy.csv"
+    mine = read_records([expected.parent])
+    assert all_tables(mine)["accuracy"].to_csv(index=False) == expected.read_text()
+    assert set(mine.runs.groupby("model")["parameters"].first()) == {1147722, 50826}
+    assert len(records.sweeps) == 7
+    assert records.left_out == ()
+
+
+def test_curves_of_a_recorded_sweep_are_those_of_its_run_folders(runs: Path) -> None:
+    folder = write_sweep(runs / "s", seeds=2, steps=7)
+    with (folder / "t000" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"schema_version": 1, "step": 5, "train/loss": "NaN"}) + "\n")
+    Path("sweeps").mkdir()
+    Path("sweeps/s.yaml").write_text("program: train.py\n")
+    read, _ = record(folder, Path("results/s"))
+    again = read_records(["results"])
+    keys = ["run", "step", "metric"]
+    frames = [frame.astype({"run": "object", "metric": "object"}).sort_values(keys, ignore_index=True)
+              for frame in (read.metrics, again.metrics)]  # fmt: skip
+    pd.testing.assert_frame_equal(frames[0][[*keys, "value"]], frames[1][[*keys, "value"]])
+    assert frames[1]["value"].isna().sum() == 1
 
 
 def test_paths_with_nothing_are_one_line(runs: Path) -> None:

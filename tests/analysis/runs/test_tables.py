@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 
@@ -76,3 +77,23 @@ def test_comparison_text_of_one_unfinished_run(runs: Path) -> None:
     text = comparison_text([runs])
     assert "1 run (1 unfinished)" in text
     assert "no finished run" in text
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1+1", "-2+3", "@SUM(A1)", "\t=1", " =1", "＝1"])
+def test_no_text_in_a_csv_is_a_formula(runs: Path, name: str) -> None:
+    write_run(runs / "a", config={"model": name}, summary={"exit_reason": name}, accuracy=0.5)
+    write_tables(all_tables(read_records([runs])), runs / "tables")
+    for path in sorted((runs / "tables").glob("*.csv")):
+        for row in csv.reader(path.read_text().splitlines()[1:]):
+            for cell in row:
+                assert not cell.lstrip(" ").startswith(("=", "+", "@", "\t", "＝")), (path.name, cell)
+                assert not cell.startswith("-") or math.isfinite(float(cell)), (path.name, cell)
+
+
+def test_no_text_in_a_markdown_table_is_html_or_a_link(runs: Path) -> None:
+    hostile = "<script>alert(1)</script> ![x](http://a.example) <img src=x> `code`"
+    write_run(runs / "a", config={"model": hostile}, status="failed", summary={"exit_reason": hostile})
+    write_tables(all_tables(read_records([runs])), runs / "tables")
+    for path in (runs / "tables").glob("*.md"):
+        assert "<" not in path.read_text(), path.name
+        assert "](" not in path.read_text(), path.name

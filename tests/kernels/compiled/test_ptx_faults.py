@@ -12,7 +12,7 @@ from tests.kernels.compiled.ptx_faults import RULES, SUBJECTS, launched_program,
 RECORD = Path(__file__).resolve().parents[3] / "results" / "compiled_faults" / "faults.csv"
 ROWS = list(csv.DictReader(RECORD.open(encoding="utf-8")))
 NOTICED = [row for row in ROWS if row["noticed_by"]]
-_EACH = 60, 10
+_EACH = 60, 20
 """Of so many faults that are noticed the default tier plants one, and the full tier; all are planted in the run that
 `results/compiled_faults` records."""
 
