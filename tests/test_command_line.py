@@ -84,7 +84,7 @@ console()
 def test_a_report_needs_no_torch_and_a_run_says_that_it_does(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "first", seed=0)
     done = python("-c", WITHOUT_TORCH, "report", "runs", "--out", "report", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "1 runs -> report/report.html\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "1 run -> report/report.html\n"), done.stderr
     refused = python("-c", WITHOUT_TORCH, "train")
     assert (refused.returncode, refused.stderr) == (1, "tidepool train: needs torch, which is not installed here\n")
 
