@@ -55,13 +55,14 @@ def write_report(paths: Sequence[Path | str], out: Path | str) -> Path:
     return report
 
 
-def comparison_text(paths: Sequence[Path | str]) -> str:
+def comparison_text(paths: Sequence[Path | str], *, training: bool = True) -> str:
     """The comparison for a terminal: what ran, accuracy and speed beside the reference, what is not measured.
 
-    Raises RecordError, in one line, where ``paths`` hold no readable record.
+    ``training`` says whether training runs are compared too, or bench.py's measurements alone; empty where there is
+    nothing to compare. Raises RecordError, in one line, where ``paths`` hold no readable record.
     """
     records, bench = _read(paths)
-    parts = [] if records is None else [findings.terminal_text(records, all_tables(records))]
+    parts = [findings.terminal_text(records, all_tables(records))] if training and records is not None else []
     parts += [] if bench.empty else [bench_text(bench)]
     return "\n\n".join(parts)
 

@@ -99,12 +99,13 @@ def _here(directory: Path, results: Sequence[Result]) -> list[Path]:
 
 
 def _report(sweep: Sweep, folders: Sequence[Path], out: Path, complain: Callable[[str], int]) -> None:
-    """Write the report, and print the comparison where backends were varied."""
+    """Write the report; print the comparison of bench.py's measurements, and of training runs on varied backends."""
     from tidepool.analysis.report import comparison_text, write_report
 
+    varied = any(p.name == "backend" and not p.is_constant for p in sweep.parameters)
     try:
-        if any(p.name == "backend" and not p.is_constant for p in sweep.parameters):
-            print(f"{comparison_text(folders).strip()}\n")
+        if text := comparison_text(folders, training=varied).strip():
+            print(f"{text}\n")
         print(f"report: {write_report(folders, out)}")
     except ValueError as error:
         complain(f"no report: {error}")
