@@ -65,7 +65,10 @@ def run_sweep(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> RunSweep:
         return page
 
     monkeypatch.setattr("tidepool.analysis.report.write_report", report)
-    monkeypatch.setattr("tidepool.analysis.report.comparison_text", lambda paths: f"comparison of {len(paths)} runs")
+    monkeypatch.setattr(
+        "tidepool.analysis.report.comparison_text",
+        lambda paths, *, training: f"comparison of {len(paths)} runs" if training else "",
+    )
     return lambda *arguments: main([str(argument) for argument in arguments])
 
 
