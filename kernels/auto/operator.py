@@ -27,10 +27,12 @@ from tidepool.kernels.auto.table import generation
 from tidepool.kernels.dispatch.differentiate import (
     apply,
     asked_for,
+    copied_bias,
     edges_to,
     last_asked_for,
     may_record,
     record_backward,
+    recorded_outside,
 )
 from tidepool.kernels.dispatch.register import register, register_composite
 from tidepool.kernels.layer.formats import empty_in_format, output_format
@@ -188,11 +190,12 @@ class PlannedConvActPool(_SingleLevelFunction):
         if direct is not None:
             y, code, winner = direct.forward(x, weight, bias, slope)
         else:
-            y, code, winner = ops.conv_act_pool_planned_forward(x, weight, bias, layer.text(), plan, slope)
+            with recorded_outside():
+                y, code, winner = ops.conv_act_pool_planned_forward(x, weight, bias, layer.text(), plan, slope)
             ctx.channels_last = output_format(x)
         again = layer.smooth_average
         x_needed = ctx.needs_input_grad[1] or again
-        kept_bias = bias.detach().clone() if again and bias is not None else None  # bias may be edited after forward
+        kept_bias = copied_bias(bias) if again else None
         ctx.save_for_backward(x if x_needed else None, weight, kept_bias, code, winner, slope)
         ctx.set_materialize_grads(False)
         ctx.x_size, ctx.layer, ctx.plan, ctx.direct = x.shape, layer, plan, direct

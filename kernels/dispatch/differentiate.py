@@ -1,16 +1,18 @@
 """How an operator of ours is recorded for differentiation, and the answer to what has no derivative.
 
-One level of reverse mode has kernels. Forward mode, second derivatives and nested `torch.func` transforms are answered
+One level of reverse mode has kernels. Forward mode and second derivatives, by `torch.func` or without it, are answered
 by NotImplementedError in one line that names the backend that has them. What is private to PyTorch here: the classes
 and flags by which it runs an autograd function inside `torch.func`, which `autograd.Function` itself only offers for
 functions of whole batches.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import TransformType, get_interpreter_stack, get_unwrapped, is_functorch_wrapped_tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
@@ -34,26 +36,36 @@ def is_differentiated(*tensors: Tensor | None, op: str) -> bool:
 
 def apply(function: Any, *arguments: Any, op: str) -> Any:
     """`function.apply`, allowed inside torch.func too: by the time an operator's Autograd key is reached, the transform
-    has chosen its level, and the function stays on it. What an outer level would differentiate as well is refused."""
+    has chosen its level, and the function stays on it. Its forward calls operators under `recorded_outside`."""
     if not torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)
-    forward_mode = any(i.key() == TransformType.Jvp for i in get_interpreter_stack() or ())
-    if forward_mode or any(_requires_grad_outside(a) for a in arguments if isinstance(a, Tensor)):
+    if any(i.key() == TransformType.Jvp for i in get_interpreter_stack() or ()):
         raise NotImplementedError(
             f"{op} with backend='triton' is differentiated by one torch.func transform at a time: "
-            "use backend='cudnn' for nested ones and for jvp"
+            "use backend='cudnn' for jvp"
         )
     with enable_single_level_autograd_function():
         return function.apply(*arguments)
 
 
-def _requires_grad_outside(tensor: Tensor) -> bool:
-    """Whether a level of torch.func outside the innermost, or plain autograd, records operations on this tensor."""
-    while is_functorch_wrapped_tensor(tensor):
-        tensor = get_unwrapped(tensor)
-        if tensor.requires_grad:
-            return True
-    return False
+@contextmanager
+def recorded_outside() -> Iterator[None]:
+    """Within a function's forward: what is called is recorded by the levels of torch.func outside the function's own,
+    and by plain autograd, where those differentiate its arguments as well (`vmap(grad(loss))` of parameters that
+    require gradients). Their derivative of an internal operator is then an error, where it would be lost in silence."""
+    if not torch._C._are_functorch_transforms_active():
+        yield
+        return
+    with torch.enable_grad(), torch._C._AutoDispatchBelowAutograd():
+        yield
+
+
+def copied_bias(bias: Tensor | None) -> Tensor | None:
+    """The bias for backward, K numbers: PyTorch's backward does without it, so that it may be edited after forward."""
+    if bias is None:
+        return None
+    with recorded_outside():
+        return bias.clone()
 
 
 def asked_for(ctx: Any) -> tuple[bool, bool, bool]:
@@ -82,7 +94,8 @@ class NotDifferentiable(_SingleLevelFunction):
     @staticmethod
     def forward(ctx: Any, operator: Any, op: str, *arguments: Any) -> Any:
         ctx.op = op
-        return operator(*arguments)
+        with recorded_outside():
+            return operator(*arguments)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -102,7 +115,7 @@ def edges_to(*inputs: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def may_record() -> bool:
-    """Whether no torch.func transform is on: what those would differentiate twice, `apply` refuses beforehand."""
+    """Whether no torch.func transform is on: within those all that a layer saves is recorded (`recorded_outside`)."""
     return not torch._C._are_functorch_transforms_active()
 
 

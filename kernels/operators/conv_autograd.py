@@ -9,10 +9,12 @@ from torch.autograd.function import _SingleLevelFunction
 from tidepool.kernels.dispatch.differentiate import (
     apply,
     asked_for,
+    copied_bias,
     edges_to,
     last_asked_for,
     may_record,
     record_backward,
+    recorded_outside,
 )
 from tidepool.kernels.layer.formats import output_format
 from tidepool.kernels.layer.learned_slope import behind_slope
@@ -54,12 +56,12 @@ class ConvActPool(_SingleLevelFunction):
         if direct is not None:
             y, code, winner = run_forward(x, weight, bias, direct, slope)
         else:
-            y, code, winner = ops.conv_act_pool_forward(x, weight, bias, layer.text(), slope)
+            with recorded_outside():
+                y, code, winner = ops.conv_act_pool_forward(x, weight, bias, layer.text(), slope)
             ctx.channels_last = ctx.needs_input_grad[0] and output_format(x)
         smooth_average = layer.smooth_average
         x_needed = ctx.needs_input_grad[1] or smooth_average
-        # A copy of the bias, K numbers: PyTorch's backward does without it, so that it may be edited after forward.
-        kept_bias = bias.detach().clone() if smooth_average and bias is not None else None
+        kept_bias = copied_bias(bias) if smooth_average else None
         ctx.save_for_backward(x if x_needed else None, weight, kept_bias, code, winner, slope)
         ctx.set_materialize_grads(False)
         ctx.x_size, ctx.layer, ctx.direct = x.shape, layer, direct

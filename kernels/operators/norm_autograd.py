@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 
-from tidepool.kernels.dispatch.differentiate import apply, edges_to, may_record, record_backward, will_run
+from tidepool.kernels.dispatch.differentiate import (
+    apply,
+    edges_to,
+    may_record,
+    record_backward,
+    recorded_outside,
+    will_run,
+)
 from tidepool.kernels.layer.formats import output_format
 from tidepool.kernels.layer.norm_settings import NormSettings, norm_settings_from_text
 from tidepool.kernels.operators import norm_operators as operators
@@ -64,12 +71,13 @@ class ConvNormAct(_SingleLevelFunction):
             else:
                 normed = operators.train(tensors, momentum, eps, direct)
             y, z, conv_code, coefficients, code = normed.y, normed.z, normed.conv_code, normed.coefficients, normed.code
-        elif momentum is None:
-            y, z, conv_code, coefficients, code = ops.conv_norm_act_forward(*tensors, eps, settings.text())
         else:
-            y, z, conv_code, coefficients, code = ops.conv_norm_act_forward_training(
-                *tensors, momentum, eps, settings.text()
-            )
+            with recorded_outside():
+                if momentum is None:
+                    results = ops.conv_norm_act_forward(*tensors, eps, settings.text())
+                else:
+                    results = ops.conv_norm_act_forward_training(*tensors, momentum, eps, settings.text())
+            y, z, conv_code, coefficients, code = results
         needed_again = residual_for_backward(residual, settings)
         x_needed = ctx.needs_input_grad[1]
         ctx.save_for_backward(x if x_needed else None, weight, z, conv_code, coefficients, code, needed_again)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 
 from tidepool.kernels.device.arithmetic import load_operand, offset_of, quotient_up, split_index, summed, widen
-from tidepool.kernels.dispatch.differentiate import apply
+from tidepool.kernels.dispatch.differentiate import apply, recorded_outside
 from tidepool.kernels.dispatch.register import register
 from tidepool.kernels.layer.arguments import check_backend
 from tidepool.kernels.layer.dtypes import TAKEN
@@ -93,7 +93,8 @@ class _GlobalAveragePool(_SingleLevelFunction):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.x_size = x.shape
         ctx.set_materialize_grads(False)
-        return ops.global_average_pool(x)
+        with recorded_outside():
+            return ops.global_average_pool(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Tensor | None:

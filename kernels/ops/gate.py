@@ -25,7 +25,7 @@ from tidepool.kernels.device.arithmetic import (
     widen,
 )
 from tidepool.kernels.device.norm import load_row
-from tidepool.kernels.dispatch.differentiate import apply, will_run
+from tidepool.kernels.dispatch.differentiate import apply, recorded_outside, will_run
 from tidepool.kernels.dispatch.register import register
 from tidepool.kernels.layer.arguments import check_backend
 from tidepool.kernels.layer.dtypes import TAKEN
@@ -172,7 +172,8 @@ class _SqueezeExcite(_SingleLevelFunction):
     def forward(ctx: Any, x: Tensor, gate: Tensor) -> Tensor:
         ctx.save_for_backward(x, gate)
         ctx.set_materialize_grads(False)
-        return ops.squeeze_excite(x, gate)
+        with recorded_outside():
+            return ops.squeeze_excite(x, gate)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
@@ -203,7 +204,8 @@ def squeeze_excite(x: Tensor, gate: Tensor, *, backend: str = "auto") -> Tensor:
     check_backend(backend)
     _check(x, gate)
     if backend == "triton":
-        return ops.squeeze_excite(x, gate)
+        with recorded_outside():
+            return ops.squeeze_excite(x, gate)
     return (_compiled_reference() if backend == "compile" else squeeze_excite_reference)(x, gate)
 
 

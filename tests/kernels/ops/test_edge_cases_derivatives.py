@@ -100,6 +100,59 @@ def test_42_nested_transforms_are_refused(transform: str) -> None:
         nested(bias)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop because we have not yet implemented the batching rule")
+@every_layer
+def test_42_per_sample_gradients_of_parameters_that_require_gradients(layer: dict[str, Any]) -> None:
+    """As of an nn.Module's own parameters, which plain autograd would differentiate as well."""
+    x, weight, bias = tensors()
+    weight.requires_grad_(), bias.requires_grad_()
+
+    def loss(w: Tensor, b: Tensor, sample: Tensor) -> Tensor:
+        return ours(sample[None], w, b, **layer).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)), in_dims=(None, None, 0))(weight, bias, x)
+    for index, sample in enumerate(x):
+        for gradient, expected in zip(
+            found, torch.autograd.grad(loss(weight, bias, sample), (weight, bias)), strict=True
+        ):
+            assert_equal(gradient[index].detach(), expected, "gradient")
+
+
+@pytest.mark.parametrize("by", range(3), ids=["by x", "by weight", "by bias"])
+@pytest.mark.parametrize("asked", range(3), ids=["dx", "dweight", "dbias"])
+@every_layer
+def test_42_what_plain_autograd_makes_of_a_transforms_gradient_is_right_or_refused(
+    layer: dict[str, Any], asked: int, by: int
+) -> None:
+    leaves = [t.requires_grad_(i in (asked, by)) for i, t in enumerate(tensors())]
+
+    def derivative(function: Callable[..., Tensor], given: list[Tensor]) -> Tensor:
+        gradient = torch.func.grad(lambda *t: function(*t, **layer).sum(), argnums=asked)(*given)
+        return torch.autograd.grad(0 * given[by].sum() + gradient.square().sum(), given[by])[0]
+
+    found: Tensor | str
+    try:
+        found = derivative(ours, leaves)
+    except NotImplementedError as refusal:
+        found = str(refusal)
+    if isinstance(found, str):
+        assert "no second derivative: use backend='cudnn'" in found
+        return
+    there = [t.detach().cpu().requires_grad_() for t in leaves]
+    torch.testing.assert_close(found.cpu(), derivative(conv_act_pool_reference, there))
+
+
+@every_layer
+def test_42_a_loss_beside_its_transforms_gradient_is_refused_or_right(layer: dict[str, Any]) -> None:
+    """The value of `grad_and_value` of parameters that require gradients has a first derivative in plain autograd."""
+    x, weight, bias = tensors()
+    weight.requires_grad_()
+    gradient, value = torch.func.grad_and_value(lambda w: ours(x, w, bias, **layer).sum())(weight)
+    with pytest.raises(NotImplementedError, match="no second derivative: use backend='cudnn'"):
+        value.backward()
+    assert_equal(gradient.detach(), torch.autograd.grad(ours(x, weight, bias, **layer).sum(), weight)[0], "gradient")
+
+
 @every_layer
 def test_42_torch_func_grad_is_right(layer: dict[str, Any]) -> None:
     leaves = [t.requires_grad_() for t in tensors()]
