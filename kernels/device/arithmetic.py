@@ -235,11 +235,13 @@ def summed(value, AXIS: tl.constexpr):
     No kernel sums floating-point numbers but through this function. Lanes exchange their parts and add what comes to
     their own. Of a product, a * b, the compiler makes fma(a, b, what came): each lane adds its own product unrounded to
     the other's rounded, and the two no longer agree; a later change of layout has all of them write to one place of
-    shared memory, where which one stays is not specified. Zero is added first, of which LLVM makes fma(a, b, 0) in
-    place of the product, at no cost; it may not leave it out, because -0 + 0 is 0.
+    shared memory, where which one stays is not specified. What is summed is 0 - a * b, of which LLVM makes
+    fma(-a, b, 0) in place of the product, at no cost: it may not take that for -(a * b), because 0 - 0 is 0 and not -0.
+    (a * b + 0 would do for a != b; of a square, which is never -0, LLVM of Triton 3.8 leaves the zero out.) The sum of
+    negated numbers is the negated sum to the bit.
     """
     if value.dtype.is_floating():
-        return tl.sum(value + 0.0, axis=AXIS)
+        return 0.0 - tl.sum(0.0 - value, axis=AXIS)
     else:
         return tl.sum(value, axis=AXIS)
 
