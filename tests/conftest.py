@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
     parser.addoption("--on", choices=[target.name for target in TARGETS], help="run compiled kernels, simulated")
     parser.addoption("--schedule", default="eager", help=f"of the simulated device: {', '.join(KINDS)}, seeded:<seed>")
+    parser.addoption("--slow", type=float, metavar="SECONDS", help="write slow.txt (tests/tiers.py) from this run")
     parser.addoption("--record", type=Path, metavar="FILE.csv", help="append a row on the run")
 
 
@@ -59,12 +60,17 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.recorded_runs import RecordedRun
 
         config.pluginmanager.register(RecordedRun(config))
+    if config.getoption("--slow"):
+        from tests.tiers import SlowList
+
+        config.pluginmanager.register(SlowList(config.getoption("--slow")))
     config.pluginmanager.register(Recorder())
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests `full` before `-m` looks at their marks."""
-    from tests.tiers import mark_full
+    from tests.tiers import COLLECTED, mark_full
 
+    config.stash[COLLECTED] = {item.nodeid for item in items}
     mark_full(items, Path(__file__).parent)

@@ -8,7 +8,7 @@ import pytest
 from _pytest.config import _prepareconfig
 
 from tests.met import KERNELS, expected, missing, runs_the_default_tier
-from tests.tiers import diagonal
+from tests.tiers import COLLECTED, diagonal, slow_tests
 
 
 def test_a_diagonal_takes_each_value_of_the_longest_parameter_once() -> None:
@@ -16,6 +16,17 @@ def test_a_diagonal_takes_each_value_of_the_longest_parameter_once() -> None:
     kept = [pair for pair, stays in zip(grid, diagonal(grid), strict=True) if stays]
     assert [case for case, _ in kept] == list(range(33))
     assert Counter(dtype for _, dtype in kept) == {"a": 11, "b": 11, "c": 11}
+
+
+def test_every_name_of_a_slow_test_is_a_tests(pytestconfig: pytest.Config) -> None:
+    """In the files that were collected whole; a name that nothing has any more would let its test back in unseen."""
+    files = {name.partition("::")[0] for name in slow_tests()}
+    assert all((pytestconfig.rootpath / file).is_file() for file in files)
+    if any("::" in argument for argument in pytestconfig.args):
+        return
+    collected = pytestconfig.stash[COLLECTED]
+    looked_at = {name.partition("::")[0] for name in collected}
+    assert {name for name in slow_tests() if name.partition("::")[0] in looked_at} <= collected
 
 
 def test_a_single_parameter_stays_whole() -> None:

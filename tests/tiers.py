@@ -1,8 +1,9 @@
 """Which tests plain `pytest` runs: all but those marked `full`, which `pytest -m ""` and CI run as well.
 
-A test is `full` by its own mark, or by structure: of a test of the kernels or the networks with several parameters,
-plain `pytest` runs a diagonal. Its longest parameter takes every value once, and each other parameter goes through its
-values meanwhile: 33 layers x 3 dtypes are 33 tests, 11 of each dtype.
+A test is `full` by its own mark, by structure, or by its time. By structure: of a test of the kernels or the networks
+with several parameters, plain `pytest` runs a diagonal. Its longest parameter takes every value once, and each other
+parameter goes through its values meanwhile: 33 layers x 3 dtypes are 33 tests, 11 of each dtype. By its time: what is in
+`slow.txt`, which `pytest -m "" --slow SECONDS` writes anew, but for tests marked `default`.
 """
 
 from collections import defaultdict
@@ -11,14 +12,20 @@ from pathlib import Path
 
 import pytest
 
+SLOW = Path(__file__).with_name("slow.txt")
+COLLECTED: pytest.StashKey[set[str]] = pytest.StashKey()
+"""Names of all tests that were collected, before `-m` left some out."""
+
 CUT = ("kernels", "models")
 """Folders of tests that a diagonal is taken of. Elsewhere a parameter costs little, and all of its values run."""
 
 
 def mark_full(items: Iterable[pytest.Item], tests: Path) -> None:
-    """Mark what lies off the diagonals `full`; `tests` is the folder of all tests."""
-    groups = defaultdict(list)
+    """Mark what is slow or lies off the diagonals `full`; `tests` is the folder of all tests."""
+    groups, slow = defaultdict(list), slow_tests()
     for item in items:
+        if item.nodeid in slow and item.get_closest_marker("default") is None:
+            item.add_marker(pytest.mark.full)
         if hasattr(item, "callspec") and any(item.path.is_relative_to(tests / folder) for folder in CUT):
             groups[item.path, getattr(item, "cls", None), item.originalname].append(item)  # type: ignore[attr-defined]
     for group in groups.values():
@@ -55,3 +62,28 @@ def diagonal(combinations: Sequence[tuple[Hashable, ...]]) -> list[bool]:
             stays[at] = True
             met.update(enumerate(one))
     return stays
+
+
+def slow_tests() -> set[str]:
+    """The names in slow.txt."""
+    lines = SLOW.read_text(encoding="utf-8").splitlines()
+    return {line for line in lines if line and not line.startswith("#")}
+
+
+class SlowList:
+    """Writes slow.txt: the tests of this run that took longer than so many seconds, setup and teardown included."""
+
+    def __init__(self, seconds: float) -> None:
+        self._limit = seconds
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add a part of a test."""
+        self._seconds[report.nodeid] += report.duration
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the list, by the process that started the workers."""
+        if not hasattr(session.config, "workerinput"):
+            head = f'# Over {self._limit:g} s each; written by: pytest -m "" --slow {self._limit:g}'
+            names = sorted(name for name, seconds in self._seconds.items() if seconds > self._limit)
+            SLOW.write_text("\n".join([head, *names]) + "\n", encoding="utf-8")

@@ -327,6 +327,7 @@ def test_a_second_ctrl_c_kills_runs_that_do_not_end(write_sweep):
     assert sweep.returncode == 130
 
 
+@pytest.mark.default
 def test_after_a_kill_no_point_is_lost_and_no_finished_one_run_again(write_sweep, run_sweep, workplace):
     path = write_sweep(parameters=parameters(sleep=[0, 30], seed=[0, 1]))
     sweep = subprocess.Popen([*SWEEP, path, "--workers", "2"], stdout=subprocess.DEVNULL)

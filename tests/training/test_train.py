@@ -58,6 +58,7 @@ def running_until(step: int, run_dir: Path, **fields: Any) -> Iterator[subproces
         process.communicate()
 
 
+@pytest.mark.default
 def test_kill_9_then_sigterm_are_one_run(tmp_path):
     """89 steps an epoch: killed in the second or later, resumed, and stopped."""
     folder = tmp_path / "run"

@@ -137,6 +137,7 @@ def problems(*how: str) -> dict[str, str]:
     return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.default
 def test_the_smallest_miscompiled_layer_has_no_such_division() -> None:
     found = problems()
     assert "conv_act_pool_dgrad_kernel" in found

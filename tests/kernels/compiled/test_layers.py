@@ -131,6 +131,7 @@ MISCOMPILED = (
 """The smallest layers whose float32 input gradient Triton 3.7.1 and 3.8.0 miscompile where a kernel divides by 2."""
 
 
+@pytest.mark.default
 @pytest.mark.parametrize("name", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("case", MISCOMPILED, ids=lambda case: case.name)
 def test_input_gradients_that_llvm_miscompiled(case: Case, name: str) -> None:

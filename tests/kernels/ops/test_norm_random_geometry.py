@@ -44,6 +44,7 @@ def outcome(layer: NormLayer, tensors: dict[str, Tensor | None], grad: Tensor, b
     flags=st.tuples(*[st.booleans()] * 5),
 )
 @pytest.mark.timeout(0)
+@pytest.mark.default
 def test_results_are_pytorchs_in_float64(drawn: Draw, activation: str | None, flags: tuple[bool, ...]) -> None:
     training, residual, conv_bias, affine, first = flags
     options = drawn.options | {"activation": activation, "pool_first": first and drawn.options["pool"] is not None}

@@ -191,6 +191,7 @@ def check_equal(layer: Draw) -> None:
 @examples(SOME)
 @given(layer=st.integers(1, 3).flatmap(layers))
 @pytest.mark.timeout(0)
+@pytest.mark.default
 def test_layers_of_every_rank_equal_pytorch_to_the_bit(layer: Draw) -> None:
     check_equal(layer)
 

@@ -63,6 +63,7 @@ def compare(seed: int, backend: str) -> str:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.default
 def test_fused_is_plain(seed: int) -> None:
     happened = [compare(one, "triton" if one % EACH == 9 else "cudnn") for one in range(seed, seed + EACH)]
     assert happened.count("fused") >= 3, happened
