@@ -2,8 +2,8 @@
 
 A test is `full` by its own mark, by structure, or by its time. By structure: of a test of the kernels or the networks
 with several parameters, plain `pytest` runs a diagonal. Its longest parameter takes every value once, and each other
-parameter goes through its values meanwhile: 33 layers x 3 dtypes are 33 tests, 11 of each dtype. By its time: what is in
-`slow.txt`, which `pytest -m "" --slow SECONDS` writes anew, but for tests marked `default`.
+parameter goes through its values meanwhile: 33 layers x 3 dtypes are 33 tests, 11 of each dtype. By its time: what is
+in `slow.txt`, which `pytest -m "" --slow SECONDS` writes anew, but for tests marked `default`.
 """
 
 from collections import defaultdict
