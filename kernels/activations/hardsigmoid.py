@@ -4,6 +4,7 @@ import torch.nn.functional as F
 import triton.language as tl
 from torch import nn
 
+from tidepool.kernels.activations.division import quotient_rounded_once
 from tidepool.kernels.activations.record import Formula, Spelling
 from tidepool.kernels.runtime.interpreting import device_function
 
@@ -11,7 +12,7 @@ from tidepool.kernels.runtime.interpreting import device_function
 @device_function
 def hardsigmoid(z, A: tl.constexpr):
     raised = z + 3.0
-    return tl.where(raised <= 0, 0.0, tl.where(raised >= 6, 6.0, raised)).to(z.dtype) / 6.0
+    return quotient_rounded_once(tl.where(raised <= 0, 0.0, tl.where(raised >= 6, 6.0, raised)).to(z.dtype), 6.0)
 
 
 @device_function

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 import triton.language as tl
 from torch import nn
 
+from tidepool.kernels.activations.division import quotient_rounded_once
 from tidepool.kernels.activations.record import Formula, Spelling
 from tidepool.kernels.runtime.interpreting import device_function
 
@@ -12,12 +13,13 @@ from tidepool.kernels.runtime.interpreting import device_function
 @device_function
 def hardswish(z, A: tl.constexpr):
     raised = z + 3.0
-    return z * tl.where(raised <= 0, 0.0, tl.where(raised >= 6, 6.0, raised)).to(z.dtype) / 6.0
+    clipped = tl.where(raised <= 0, 0.0, tl.where(raised >= 6, 6.0, raised)).to(z.dtype)
+    return quotient_rounded_once(z * clipped, 6.0)
 
 
 @device_function
 def hardswish_slope(z, A: tl.constexpr):
-    return tl.where(z <= -3, 0.0, tl.where(z < 3, z / 3.0 + 0.5, 1.0)).to(z.dtype)
+    return tl.where(z <= -3, 0.0, tl.where(z < 3, quotient_rounded_once(z, 3.0) + 0.5, 1.0)).to(z.dtype)
 
 
 FORMULA = Formula(

@@ -59,7 +59,7 @@ _FAULTS: dict[str, dict[str, Sequence[tuple[str, str, str, str]]]] = {
         "hardswish_slope": (
             ("slope_at_minus_three", "kink", "z <= -3", "z < -3"),
             ("slope_at_three", "kink", "z < 3", "z <= 3"),
-            ("half_the_slope", "slope", "z / 3.0", "z / 6.0"),
+            ("half_the_slope", "slope", "quotient_rounded_once(z, 3.0)", "quotient_rounded_once(z, 6.0)"),
         ),
     },
     "gelu_tanh": {
