@@ -22,6 +22,9 @@ MAY_IMPORT = {
     "sweeping": {"records", "analysis"},
 }
 """analysis reads what training wrote and imports nothing of it; a finished sweep prints analysis's comparison."""
+EXPERIMENTS = Path("analysis", "claims")
+"""The one folder of analysis whose experiments need networks: inside functions, or in its room `parts`."""
+FOR_EXPERIMENTS = {"kernels", "models", "data"}
 FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     "simulator": (
         ("faults", "schedule", "targets"),
@@ -52,7 +55,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "models": (
         ("synchronised",),
-        ("fused", "registry", "checkpoint"),
+        ("fused", "registry", "checkpoint", "antialiased", "locally_connected"),
         ("layers", "torchvision_names"),
         ("families", "fusion"),
         ("coverage",),
@@ -62,7 +65,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("drawing",),
         ("page",),
         ("bench", "runs"),
-        ("sweeps", "columns"),
+        ("sweeps", "columns", "claims"),
         ("report", "readme"),
     ),
 }
@@ -80,6 +83,23 @@ def imported(file: Path) -> Iterator[tuple[str, ...]]:
             yield from ((*node.module.split("."), alias.name) for alias in node.names)
 
 
+def imported_first(file: Path) -> Iterator[tuple[str, ...]]:
+    """What a file imports while it is imported itself: outside functions. Rooms of `parts` may have torch there."""
+    if "parts" in file.relative_to(ROOT).parts:
+        return
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    inside = {id(node) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
+    for node in ast.walk(tree):
+        if id(node) not in inside and isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif id(node) not in inside and isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((*node.module.split("."), alias.name) for alias in node.names)
+
+
+def _is_experiment(file: Path) -> bool:
+    return file.relative_to(ROOT).is_relative_to(EXPERIMENTS)
+
+
 def sources(folder: str) -> list[Path]:
     """The Python files of a folder; there has to be one."""
     files = sorted((ROOT / folder).rglob("*.py"))
@@ -91,7 +111,8 @@ def sources(folder: str) -> list[Path]:
 def test_packages_import_only_what_stands_before_them(package: str) -> None:
     for file in sources(package):
         inside = {name[1] for name in imported(file) if name[0] == "tidepool" and name[1] in PACKAGES}
-        wrong = inside - MAY_IMPORT[package] - {package}
+        allowed = MAY_IMPORT[package] | (FOR_EXPERIMENTS if _is_experiment(file) else set())
+        wrong = inside - allowed - {package}
         assert not wrong, f"{file.relative_to(ROOT)} imports {', '.join(sorted(wrong))}"
 
 
@@ -140,7 +161,16 @@ def test_no_module_is_loaded_under_two_names() -> None:
 def test_records_analysis_and_sweeping_do_without_torch() -> None:
     for package in ("records", "analysis", "sweeping"):
         for file in sources(package):
-            assert not {"torch", "triton"} & {name[0] for name in imported(file)}, f"{file.name} imports torch"
+            names = imported_first(file) if _is_experiment(file) else imported(file)
+            assert not {"torch", "triton"} & {name[0] for name in names}, f"{file.name} imports torch"
+
+
+def test_claims_conclude_and_draw_without_networks() -> None:
+    for file in sources(str(EXPERIMENTS)):
+        if "parts" not in file.parts:
+            first = {name[:2] for name in imported_first(file) if name[0] == "tidepool"}
+            assert not first & {("tidepool", package) for package in FOR_EXPERIMENTS}, file.name
+            assert ("tidepool", "analysis", "claims", "parts") not in {name[:4] for name in imported_first(file)}
 
 
 @pytest.mark.full

@@ -17,6 +17,7 @@ COMMANDS = {
     "check": ("tidepool.kernels.compile_check.check", "compile every kernel for every target, without a GPU"),
     "coverage": ("tidepool.models.coverage.cover", "which kernel carries each layer of a network"),
     "report": ("tidepool.analysis.report", "tables, figures and one HTML page from recorded runs"),
+    "claim": ("tidepool.analysis.claims.frame.program", "one experiment on what a CNN is said to do"),
     "readme": ("tidepool.analysis.readme", "the README's tables against results/"),
     "host_cost": ("tidepool.benchmarking.host_cost", "host time of a small step beside eager PyTorch's"),
 }
