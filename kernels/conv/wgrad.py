@@ -50,8 +50,6 @@ from tidepool.kernels.runtime.launch import (
 from tidepool.kernels.tiles.dense import WgradTile
 
 _REDUCE_BLOCK = 256
-_REDUCE_ROUND = 16
-"""Splits whose slices a program of the reduction reads at a time."""
 
 
 @kernel
@@ -133,21 +131,16 @@ def conv_act_pool_wgrad_kernel(
 def conv_act_pool_wgrad_reduce_kernel(
     workspace_ptr, dweight_ptr, dbias_ptr,
     num_elements, splits, stride_wk, stride_wc, stride_wd, stride_wh, stride_ww,
-    G: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, NEEDS_BIAS: tl.constexpr, BLOCK: tl.constexpr, ROUND: tl.constexpr,
+    G: tl.constexpr, NEEDS_WEIGHT: tl.constexpr, NEEDS_BIAS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    # One program: BLOCK elements of the (filter, column) workspace, summed over splits in order, ROUND of them read at
-    # a time: the sums wait for one another, the reads do not.
+    # One program: BLOCK elements of the (filter, column) workspace, summed over splits in order.
     COLUMNS: tl.constexpr = G.taps * G.channels if NEEDS_WEIGHT else 0
     ROW: tl.constexpr = COLUMNS + 1 if NEEDS_BIAS else COLUMNS
     offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offs < num_elements
     total = tl.zeros([BLOCK], dtype=workspace_ptr.dtype.element_ty)
-    for step in range(quotient_up(splits, ROUND)):
-        for ahead in tl.static_range(ROUND):
-            split = step * ROUND + ahead
-            exists = mask & (split < splits)
-            at = tl.where(exists, split * num_elements + offs, 0)
-            total += tl.load(workspace_ptr + at, mask=exists, other=0.0)
+    for split in range(splits):
+        total += tl.load(workspace_ptr + tl.where(mask, split * num_elements + offs, 0), mask=mask, other=0.0)
     k = quotient(offs, ROW)
     column = remainder(offs, ROW)
     if NEEDS_WEIGHT:
@@ -232,8 +225,5 @@ def prepare_reduce(
 ) -> Prepared:
     block = min(triton.next_power_of_2(elements), 2**16) if interpreted else _REDUCE_BLOCK
     strides = five_strides(dweight) if dweight is not None else (0,) * 5
-    together = _REDUCE_ROUND if splits >= _REDUCE_ROUND else 1  # of few splits the compiler reads several itself
-    keywords = {
-        "G": geometry, "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1], "BLOCK": block, "ROUND": together,
-    }  # fmt: skip
+    keywords = {"G": geometry, "NEEDS_WEIGHT": needs[0], "NEEDS_BIAS": needs[1], "BLOCK": block}
     return Prepared((triton.cdiv(elements, block),), (elements, splits, *strides), keywords)

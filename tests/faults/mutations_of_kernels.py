@@ -205,7 +205,7 @@ REDUCE = planted(
     "conv/wgrad.py",
     {
         "conv_act_pool_wgrad_reduce_kernel": (
-            ("last_split_lost", "split tail", "split < splits", "split < splits - 1"),
+            ("last_split_lost", "split tail", "range(splits)", "range(splits - 1)"),
             ("one_element_too_many", "bounds", "offs < num_elements", "offs <= num_elements"),
             ("bias_column_as_weight", "bias", "column < COLUMNS", "column <= COLUMNS"),
             ("first_column_as_bias", "bias", "column == COLUMNS", "column == 0"),
