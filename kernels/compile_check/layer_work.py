@@ -101,9 +101,9 @@ def _windowed_wgrad(grid: tuple[int, ...], a: dict[str, Any], target: Target) ->
 
 
 def _shared_out(given: int, pixels: int, step: int, wanted: int) -> tuple[int, int]:
-    """Splits and the trips of one: as many as are wanted on the whole GPU, or as the launch has."""
+    """Splits and the trips of one: as the launch has, or where that is a single one as are wanted on the whole GPU."""
     blocks = -(-pixels // step)
-    splits = max(given, min(wanted, blocks // _LEAST_TRIPS), 1)
+    splits = given if given > 1 else max(min(wanted, blocks // _LEAST_TRIPS), 1)
     return splits, -(-blocks // splits)
 
 

@@ -61,8 +61,12 @@ def conv_act_pool_windowed_wgrad_kernel(
     TILES: tl.constexpr = G.kernel_d * G.kernel_h * NUM_W * NUM_C * NUM_K if NEEDS_WEIGHT else 0
     COLUMNS: tl.constexpr = G.taps * G.channels if NEEDS_WEIGHT else 0
     ROW: tl.constexpr = COLUMNS + 1 if NEEDS_BIAS else COLUMNS
-    tile = tl.program_id(0)
-    split = tl.program_id(1).to(OFFSET)
+    # Tiles of all splits come first, then the bias of all: short programs beside the last long ones.
+    number = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    past = number - TILES * tl.num_programs(1)
+    LAID: tl.constexpr = TILES if NEEDS_WEIGHT else 1
+    tile = tl.where(past >= 0, TILES + remainder(past, NUM_K), remainder(number, LAID))
+    split = tl.where(past >= 0, quotient(past, NUM_K), quotient(number, LAID)).to(OFFSET)
     group = tl.program_id(2).to(OFFSET)
     offs_k = (remainder(tile, NUM_K) * BLOCK_K + tl.arange(0, BLOCK_K)).to(OFFSET)
     mask_k = channel_mask(offs_k, BLOCK_K, G.filters)

@@ -11,6 +11,8 @@ MOST_PHASES = 16
 """Phases of the input beyond which a program's pixels, one in so many, are too few and far apart."""
 MOST_ELEMENTS = 16
 """Window elements beyond which the codes' comparison would be the work."""
+_MOST_ROUNDS = 4
+"""Rounds of programs over the GPU that a weight gradient is split for."""
 _CHOICE_CHANNELS = 64
 """An assumption, not a measurement: the tuner times all candidates. See "Compiled" in BACKWARD.md."""
 
@@ -52,6 +54,7 @@ PLAIN_DGRAD: tuple[tuple[WindowedDgradTile, tuple[Target, ...]], ...] = (
     (WindowedDgradTile(128, 256, 64, warps=8), _HOPPER),
     (WindowedDgradTile(128, 128, 64, warps=8), _HOPPER),
     (WindowedDgradTile(128, 128, 32, warps=8, stages=4), _HOPPER),
+    (WindowedDgradTile(128, 64, 32, warps=8), _HOPPER),
     (WindowedDgradTile(128, 64, 64, warps=8), _HOPPER),
     (WindowedDgradTile(64, 128, 64), _HOPPER),
     (WindowedDgradTile(64, 64, 64), _HOPPER),
@@ -63,10 +66,10 @@ ANY_DGRAD: tuple[tuple[WindowedDgradTile, tuple[Target, ...]], ...] = (
     (WindowedDgradTile(64, 16, 32), TARGETS),
 )
 PLAIN_WGRAD: tuple[tuple[WindowedWgradTile, tuple[Target, ...]], ...] = (
-    (WindowedWgradTile(128, 128, 64, taps=1, splits=1, warps=8, stages=2), _HOPPER),
+    (WindowedWgradTile(128, 128, 32, taps=1, splits=1, warps=8, stages=3), _HOPPER),
     (WindowedWgradTile(128, 64, 64, taps=3, splits=1, warps=8, stages=2), _HOPPER),
+    (WindowedWgradTile(64, 64, 32, taps=3, splits=1, stages=4), _HOPPER),
     (WindowedWgradTile(64, 64, 64, taps=3, splits=1, stages=2), _HOPPER),
-    (WindowedWgradTile(64, 64, 32, taps=3, splits=1), _HOPPER),
     (WindowedWgradTile(64, 32, 64, taps=3, splits=1, stages=2), _HOPPER),
 )
 ANY_WGRAD: tuple[tuple[WindowedWgradTile, tuple[Target, ...]], ...] = (
@@ -188,12 +191,22 @@ def windowed_wgrad_tiles(
     def shared_out(tile: WindowedWgradTile) -> WindowedWgradTile:
         count = programs(tile) * geometry.kernel_d * geometry.kernel_h * geometry.groups
         most = max(outputs // (8 * tile.block_p), 1)
-        return replace(tile, splits=min(max(-(-programs_wanted // (2 * count)), 1), most))
+        return replace(tile, splits=even_splits(count, programs_wanted // 2, most))
 
     shipped = (*PLAIN_WGRAD, *ANY_WGRAD) if is_plain(geometry) else ANY_WGRAD
     tiles = (t for t, targets in shipped if target in targets and covered(t) < 2 * exact)
     fitting = (t for t in tiles if wgrad_shared_bytes(t, geometry) <= target.shared_block)
     return [shared_out(tile) for tile in sorted(fitting, key=covered)]
+
+
+def even_splits(tiles: int, places: int, most: int) -> int:
+    """Splits, at most `most`, of `tiles` programs each on a GPU with room for `places`: a last round of few programs
+    takes as long as a full one. The smallest number whose rounds, for a split's share of the work, are within 5 % of
+    the fewest that up to four rounds allow; more splits than that cost more memory than they save."""
+    tried = range(1, max(min(_MOST_ROUNDS * places // tiles, most), 1) + 1)
+    rounds = {splits: -(-splits * tiles // places) / splits for splits in tried}
+    enough = 1.05 * min(rounds.values())
+    return next(splits for splits in tried if rounds[splits] <= enough)
 
 
 def dgrad_shared_bytes(tile: WindowedDgradTile, geometry: Geometry) -> int:
