@@ -28,9 +28,9 @@ def conditions(runs: pd.DataFrame) -> Iterator[tuple[Condition, pd.DataFrame]]:
     """Split runs into those that differ only in backend and seed, in a fixed order.
 
     Yields ({"data", "model", "dtype", "settings"}, the runs); ``settings`` names, as ``lr=0.1, epochs=3``, the other
-    config fields that vary among the runs given, and is empty where none does. Runs of different settings are never
-    pooled into one mean. A field that some runs lack, because they are older than it, does not set them apart from
-    runs that have it and do not use it.
+    config fields that vary among the runs of that data set, network and dtype, and is empty where none does. Runs of
+    different settings are never pooled into one mean. A field that some runs lack, because they are older than it, does
+    not set them apart from runs that have it and do not use it.
     """
     frame, spans = ordered(runs)
     for condition, start, end in spans:
@@ -39,12 +39,8 @@ def conditions(runs: pd.DataFrame) -> Iterator[tuple[Condition, pd.DataFrame]]:
 
 def ordered(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[Condition, int, int]]]:
     """The runs with their CONDITION as columns, in order, and the span of rows of each condition (`conditions`)."""
-    texts = varying_settings(runs)
-    parts = [[f"{name}={text}" for text in column] for name, column in texts.items()]
-    frame = runs.assign(
-        **{name: ["?" if value is None else str(value) for value in runs[name]] for name in CONDITION[:3]},
-        settings=[", ".join(row) for row in zip(*parts, strict=True)] if parts else [""] * len(runs),
-    )
+    named = {name: ["?" if value is None else str(value) for value in runs[name]] for name in CONDITION[:3]}
+    frame = runs.assign(**named, settings=_settings(list(zip(*named.values(), strict=True)), varying_settings(runs)))
     frame = frame.iloc[_order(frame)]
     keys = list(zip(*(frame[name].tolist() for name in CONDITION), strict=True))
     starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
@@ -60,11 +56,27 @@ def rows_by(names: list[Any], start: int, end: int) -> dict[str, list[int]]:
     return rows
 
 
+def _settings(kinds: list[tuple[str, ...]], texts: dict[str, list[str]]) -> list[str]:
+    """The settings of each run that vary among those of its kind: ``lr=0.1, epochs=3``."""
+    varying = {name: _varying_kinds(kinds, column) for name, column in texts.items()}
+    return [
+        ", ".join(f"{name}={column[i]}" for name, column in texts.items() if kind in varying[name])
+        for i, kind in enumerate(kinds)
+    ]
+
+
+def _varying_kinds(kinds: list[tuple[str, ...]], column: list[str]) -> set[tuple[str, ...]]:
+    first: dict[tuple[str, ...], str] = {}
+    return {kind for kind, text in zip(kinds, column, strict=True) if first.setdefault(kind, text) != text}
+
+
 def varying_settings(runs: pd.DataFrame) -> dict[str, list[str]]:
-    """The settings that vary among the runs, by name, as texts a run each; backend, seed and bookkeeping left out."""
+    """The settings that vary among runs of one data set, network and dtype, by name, as texts a run each; backend, seed
+    and bookkeeping left out."""
+    kinds = [tuple(map(str, row)) for row in zip(*(runs[name].tolist() for name in CONDITION[:3]), strict=True)]
     names = [name for name in runs.columns if name.startswith("config/") and name[7:] not in _BOOKKEEPING]
     texts = {name[7:]: _texts(runs[name].tolist()) for name in names}
-    return {name: column for name, column in texts.items() if len(set(column)) > 1}
+    return {name: column for name, column in texts.items() if _varying_kinds(kinds, column)}
 
 
 def condition_title(condition: Condition) -> str:
@@ -79,11 +91,6 @@ def backends(group: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     distinct = list(dict.fromkeys(names))
     for name in distinct:
         yield str(name), group if len(distinct) == 1 else group[[other == name for other in names]]
-
-
-def has_comparison(group: pd.DataFrame) -> bool:
-    """Whether the runs are of more than one backend."""
-    return len(set(group["backend"].tolist())) > 1
 
 
 def device_name(run: Any) -> str:

@@ -7,9 +7,11 @@ colour-blind readers. The same drawing gives the same bytes.
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,12 @@ RC: Any = {
 }
 
 
+Point = tuple[float, float, str]
+Mark = tuple[Axes, float, float, str]
+"""What is shown under the pointer: axes, x and y in their units, text."""
+_MOST_POINTS = 500
+
+
 @dataclass(frozen=True)
 class Figure:
     """One drawing: file stem, section of the report it belongs to, caption, and the SVG itself."""
@@ -45,6 +53,9 @@ class Figure:
     section: str
     caption: str
     svg: str
+    png: bytes = b""
+    points: tuple[Point, ...] = ()
+    """What is shown under the pointer: places as fractions of width and height from the top left, with their text."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +77,12 @@ OTHER_STYLE = Style("#404040", "-", "v", 1.2, 3)
 
 
 def write_figures(figures: Sequence[Figure], folder: Path) -> None:
-    """Write each figure as ``<name>.svg``."""
+    """Write each figure as ``<name>.svg`` and ``<name>.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
         (folder / f"{figure.name}.svg").write_text(figure.svg, encoding="utf-8")
+        if figure.png:
+            (folder / f"{figure.name}.png").write_bytes(figure.png)
 
 
 def canvas_and_axes(width: float = 4.7, height: float = 3.0) -> tuple[Canvas, Axes]:
@@ -84,10 +97,21 @@ def legend(axes: Axes) -> None:
         axes.figure.legend(handles, labels, loc="outside upper left", ncols=2, handlelength=2.8, columnspacing=1.4)
 
 
-def figure(canvas: Canvas, name: str, section: str, caption: str) -> Figure:
-    buffer = io.StringIO()
-    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return Figure(name, section, caption, buffer.getvalue())
+def figure(canvas: Canvas, name: str, section: str, caption: str, marks: Iterable[Mark] = ()) -> Figure:
+    """The drawing as SVG and PNG, with what is shown under the pointer."""
+    drawing, picture = io.StringIO(), io.BytesIO()
+    canvas.savefig(drawing, format="svg", transparent=True, metadata=_UNDATED)
+    canvas.savefig(picture, format="png", dpi=150, metadata={"Software": None})
+    width, height = canvas.get_size_inches() * canvas.dpi
+    points = []
+    for axes, x, y, text in islice(marks, _MOST_POINTS):
+        across, up = axes.transData.transform((x, y))
+        if math.isfinite(across) and math.isfinite(up):
+            points.append((across / width, 1 - up / height, text))
+    return Figure(name, section, caption, drawing.getvalue(), picture.getvalue(), tuple(points))
+
+
+_UNDATED: Any = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def label_text(text: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -19,65 +21,18 @@ GENERATOR = "tidepool.analysis.report"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _STATUS_CLASS = {"finished": "good", "diverged": "bad", "failed": "bad", "interrupted": "warn", "unfinished": "warn"}
 
-_STYLE = """
-:root { color-scheme: light; --ink: #1d2733; --soft: #5a6775; --line: #dde3e8; --paper: #fff; --tint: #f4f6f8;
-  --accent: #0b4f8a; --warn: #8a5300; --bad: #a01c1c; --good: #1b6b4f; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--tint); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", Roboto, sans-serif; overflow-wrap: anywhere; }
-main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: .2rem 0 .4rem; }
-h2 { font-size: 1.2rem; margin: 0 0 .6rem; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .5rem; color: var(--soft); font-weight: 600; }
-p { margin: .4rem 0; max-width: 48rem; }
-.eyebrow { color: var(--soft); font-size: .85rem; letter-spacing: .03em; margin: 0; }
-.question { color: var(--soft); font-style: italic; }
-section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.25rem 1.4rem;
-  margin-top: 1.1rem; }
-.first dl { display: grid; grid-template-columns: 8.5rem minmax(0, 1fr); gap: .55rem 1.2rem; margin: 0; }
-.first dt { font-weight: 600; color: var(--accent); }
-.first dd { margin: 0; }
-.first dd p { margin: 0 0 .25rem; max-width: none; }
-.result { font-size: 1.05rem; }
-nav { margin-top: .9rem; font-size: .9rem; }
-nav a { color: var(--accent); margin-right: 1rem; white-space: nowrap; }
-.scroll { overflow-x: auto; margin: .6rem 0; }
-table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top;
-  overflow-wrap: normal; }
-th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-th.text, td.text { text-align: left; }
-td.num { white-space: nowrap; }
-td.text { min-width: 5.5rem; }
-td.long { min-width: 15rem; }
-tr.group th { text-align: left; color: var(--ink); background: var(--tint); }
-td small { color: var(--soft); white-space: normal; }
-.muted { color: #6b7885; }
-.mark { color: var(--warn); font-weight: 600; }
-.status { font-weight: 600; }
-.good { color: var(--good); } .warn { color: var(--warn); } .bad { color: var(--bad); }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); gap: 1.1rem; }
-figure { margin: 0; max-width: 32rem; }
-.figures.wide { grid-template-columns: 1fr; }
-.figures.wide figure { max-width: 48rem; }
-figure svg { width: 100%; height: auto; display: block; }
-figcaption { font-size: .82rem; color: var(--soft); margin-top: .3rem; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
-.pictures figure { max-width: 22rem; }
-.pictures img { width: 22rem; max-width: 100%; height: auto; display: block; image-rendering: pixelated;
-  border: 1px solid var(--line); }
-pre { background: var(--tint); border: 1px solid var(--line); border-radius: 6px; padding: .7rem .9rem; margin: .5rem 0;
-  white-space: pre-wrap; font: .85rem/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, monospace; }
-ul { margin: .4rem 0; padding-left: 1.2rem; }
-@media (max-width: 40rem) {
-  main { padding: .9rem .7rem 3rem; }
-  h1 { font-size: 1.35rem; }
-  section { padding: 1rem .85rem; }
-  .first dl { grid-template-columns: 1fr; gap: .1rem; }
-  .first dd { margin-bottom: .6rem; }
-}
-@media print { body { background: #fff; } section { break-inside: avoid-page; } nav { display: none; } }
-"""
+_FILES = Path(__file__).with_name("page_files")
+
+
+@dataclass(frozen=True)
+class Badge:
+    """One verdict: what it is on, the verdict itself, and a line that says what it rests on."""
+
+    name: str
+    verdict: str
+    note: str = ""
+    tone: str = ""
+    """good, warn, bad, or nothing."""
 
 
 def document(title: str, body: Iterable[str]) -> str:
@@ -86,10 +41,25 @@ def document(title: str, body: Iterable[str]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="generator" content="{GENERATOR}">\n<link rel="icon" href="data:,">\n'
-        f"<title>{text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{text(title)}</title>\n<style>{_file('style.css')}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(body)
-        + "\n</main>\n</body>\n</html>\n"
+        + f"\n</main>\n<script>{_file('script.js')}</script>\n</body>\n</html>\n"
     )
+
+
+def _file(name: str) -> str:
+    return (_FILES / name).read_text(encoding="utf-8")
+
+
+def badges(found: Iterable[Badge]) -> str:
+    """The verdicts at the top of the page."""
+    items = "".join(
+        f'<div class="badge {badge.tone}"><dt>{text(badge.name)}</dt><dd>{text(badge.verdict)}'
+        + (f"<small>{text(badge.note)}</small>" if badge.note else "")
+        + "</dd></div>"
+        for badge in found
+    )
+    return f'<dl class="badges">{items}</dl>'
 
 
 def text(value: object) -> str:
@@ -112,46 +82,70 @@ def bullets(lines: Sequence[str]) -> str:
 def answers(pairs: Iterable[tuple[str, str]]) -> str:
     """The first screen's block: names, each with the HTML of its answer."""
     rows = "\n".join(f"<dt>{text(name)}</dt><dd>{answer}</dd>" for name, answer in pairs)
-    return f'<section class="first"><dl>\n{rows}\n</dl></section>'
+    folded = fold("What was compared, on what, and what was not measured", f"<dl>\n{rows}\n</dl>")
+    return f'<section class="first">{folded}</section>'
 
 
-def section(identity: str, heading: str, *parts: str) -> str:
-    """A titled block that the navigation can point to."""
-    return f'<section id="{identity}">\n<h2>{text(heading)}</h2>\n' + "\n".join(parts) + "\n</section>"
+def section(identity: str, heading: str, *parts: str, folded: bool = False) -> str:
+    """A titled block that the navigation can point to; ``folded``, its content shows on a click and in print."""
+    title, content = f"<h2>{text(heading)}</h2>", "\n".join(parts)
+    if folded:
+        return f'<section id="{identity}">\n{fold(title, content)}\n</section>'
+    return f'<section id="{identity}">\n{title}\n{content}\n</section>'
 
 
-def table(view: pd.DataFrame, *, long: Iterable[str] = ()) -> str:
+def fold(summary: str, content: str) -> str:
+    """HTML that shows on a click on ``summary``, and in print."""
+    return f"<details><summary>{summary}</summary>\n{content}\n</details>"
+
+
+def table(view: pd.DataFrame, *, long: Iterable[str] = (), most: int | None = None) -> str:
     """A frame of text as a table that scrolls on its own; a column ``Compared`` becomes headings between the rows.
 
-    ``long`` names columns of sentences, which get room to wrap.
+    ``long`` names columns of sentences, which get room to wrap. Of more than ``most`` rows the first are shown.
     """
     wide = frozenset(long)
     headings = [name for name in view.columns if name != "Compared"]
     classes = {name: "text" if name in TEXT_HEADINGS else "num" for name in headings}
-    lines = ["".join(f'<th scope="col" class="{classes[name]}">{text(name)}</th>' for name in headings)]
+    head = "".join(f'<th scope="col" class="{classes[name]}">{text(name)}</th>' for name in headings)
+    bodies: list[list[str]] = []
     before = None
-    for _, row in view.iterrows():
-        if "Compared" in view.columns and row["Compared"] != before:
+    for row in view.head(most or len(view)).to_dict("records"):
+        if not bodies or ("Compared" in row and row["Compared"] != before):
+            bodies.append([])
+        if "Compared" in row and row["Compared"] != before:
             before = row["Compared"]
-            lines.append(f'<th scope="colgroup" colspan="{len(headings)}">{text(before)}</th>')
+            cell = f'<th scope="colgroup" colspan="{len(headings)}">{text(before)}</th>'
+            bodies[-1].append(f'<tr class="group">{cell}</tr>')
         cells = []
         for name in headings:
             css = classes[name] + (" long" if name in wide else "") + _cell_class(row[name])
             cells.append(f'<td class="{css}">{_lines(row[name])}</td>')
-        lines.append("".join(cells))
-    rows = "\n".join(f'<tr class="group">{x}</tr>' if "colgroup" in x[:24] else f"<tr>{x}</tr>" for x in lines[1:])
-    return f'<div class="scroll"><table>\n<thead><tr>{lines[0]}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
+        bodies[-1].append(f"<tr>{''.join(cells)}</tr>")
+    rows = "\n".join("<tbody>\n" + "\n".join(body) + "\n</tbody>" for body in bodies)
+    left = len(view) - (most or len(view))
+    note = f"<p>{left} more rows are in tables/.</p>" if left > 0 else ""
+    table_ = f'<table class="sorts">\n<thead><tr>{head}</tr></thead>\n{rows}\n</table>'
+    return f'<div class="scroll">{table_}</div>{note}'
 
 
 def figure_grid(figures: Sequence[Figure], *, wide: bool = False) -> str:
     """Drawings side by side where there is room, each with its caption; ``wide`` ones have a row of their own."""
     items = [
-        f"<figure>{inline_svg(figure.svg, f'f{figure.name}-', figure.caption)}"
+        f"<figure{_points(figure)}>{inline_svg(figure.svg, f'f{figure.name}-', figure.caption)}"
         f"<figcaption>{text(figure.caption)}</figcaption></figure>"
         for figure in figures
     ]
     css = "figures wide" if wide else "figures"
     return f'<div class="{css}">{"".join(items)}</div>' if items else ""
+
+
+def _points(figure: Figure) -> str:
+    """The values that a figure shows under the pointer, as an attribute."""
+    if not figure.points:
+        return ""
+    rows = [[round(x, 4), round(y, 4), label] for x, y, label in figure.points]
+    return f' data-points="{text(json.dumps(rows, ensure_ascii=False, separators=(",", ":")))}"'
 
 
 def inline_svg(svg: str, prefix: str, label: str) -> str:

@@ -42,6 +42,8 @@ from tidepool.program import run_process
 from tidepool.records import OneLineParser, RecordError, shown_path
 
 EXIT_BAD_INPUT = 2
+_FOLDED = frozenset({"agreement", "environment", "rebuild"})
+"""Sections whose content shows on a click."""
 
 
 def write_report(paths: Sequence[Path | str], out: Path | str) -> Path:
@@ -119,7 +121,7 @@ def _write(paths: Sequence[Path | str], out: Path) -> tuple[Path, tuple[str, ...
         else:
             title = found_sweeps.title() or findings.title(records)
             first = found_sweeps.first_screen(records) or first_screen(compared or records, tables)
-            sections = found_sweeps.sections(run_sections(compared or records, tables, figures, sections))
+            sections = found_sweeps.sections(run_sections(compared or records, tables, figures, sections, out))
         report.write_text(_page(title, first, sections, warnings, command), encoding="utf-8")
     except OSError as error:
         raise RecordError(f"{out}: cannot write the report there ({error.strerror or error})") from error
@@ -152,7 +154,7 @@ def _remove_former(out: Path) -> None:
     report = out / "report.html"
     if not report.is_file() or page.GENERATOR not in report.read_text(encoding="utf-8", errors="replace")[:2000]:
         return
-    for pattern in ("tables/*.csv", "tables/*.md", "figures/*.svg"):
+    for pattern in ("tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.svg", "figures/*.png"):
         for path in out.glob(pattern):
             path.unlink()
 
@@ -168,7 +170,7 @@ def _page(title: str, first: str, sections: list[Section], warnings: Sequence[st
     sections = [*sections, ("rebuild", "How to rebuild this report", _rebuild_parts(warnings, command))]
     links = " ".join(f'<a href="#{key}" title="{page.text(heading)}">{key}</a>' for key, heading, _ in sections)
     body = [f'<p class="eyebrow">Tidepool report</p>\n<h1>{page.text(title)}</h1>\n{first}\n<nav>{links}</nav>']
-    body += [page.section(key, heading, *parts) for key, heading, parts in sections]
+    body += [page.section(key, heading, *parts, folded=key in _FOLDED) for key, heading, parts in sections]
     return page.document(f"{title} · Tidepool report", body)
 
 
@@ -177,7 +179,7 @@ def _rebuild_parts(warnings: Sequence[str], command: str) -> list[str]:
         page.paragraphs(["From the folder the runs were read in:"]),
         f"<pre>{page.text(command)}</pre>",
         page.paragraphs(["The same numbers, one measurement a row, stand beside this page in tables/ (CSV, Markdown); "
-                         "the drawings in figures/ (SVG)."]),
+                         "the drawings in figures/ (SVG, PNG)."]),
     ]  # fmt: skip
     if warnings:
         parts += ["<h3>Skipped while reading</h3>", page.bullets(warnings)]

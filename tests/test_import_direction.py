@@ -64,6 +64,7 @@ FLOORS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("text", "statistics", "conditions", "evidence", "prose"),
         ("drawing",),
         ("page",),
+        ("data_table",),
         ("bench", "runs"),
         ("sweeps", "columns", "claims"),
         ("report", "readme"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tidepool.analysis.conditions import CONDITION, REFERENCE, has_comparison, rows_by
+from tidepool.analysis.conditions import CONDITION, REFERENCE, rows_by
 from tidepool.analysis.runs.records import Records
 from tidepool.analysis.statistics import Difference, describe, mean_interval, seed_difference, seeds_needed, tost
 
@@ -155,7 +155,7 @@ def loss_differences(records: Records) -> pd.DataFrame:
     Columns: CONDITION, backend, seed, step, relative_difference. Both runs must have logged the step; where a seed
     was run twice the first run counts.
     """
-    groups = [(condition, group) for condition, group in records.groups if has_comparison(group)]
+    groups = records.compared
     compared = {run for _, group in groups for run in group["run"]}
     losses = records.metrics[records.metrics["metric"] == "train/loss"]
     losses = losses[losses["step"].between(1, AGREEMENT_STEPS) & losses["run"].isin(compared)]

@@ -71,10 +71,12 @@ class CurveColumns:
         alike: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
         for row in rows:
             alike.setdefault(tuple(row), []).append(row)
-        names = [name for fields in alike for name in fields if name not in _ROW_KEYS]
-        once = len(set(names)) == len(names) and all(
-            len({row["step"] for row in group}) == len(group) for group in alike.values()
-        )
+        once = len({row["step"] for row in rows}) == len(rows)
+        if not once:  # an evaluation has a row of its own at a step of training, with metrics of its own
+            names = [name for fields in alike for name in fields if name not in _ROW_KEYS]
+            once = len(set(names)) == len(names) and all(
+                len({row["step"] for row in group}) == len(group) for group in alike.values()
+            )
         for group in alike.values() if once else ([row] for row in rows):
             self._add_alike(run, group)
 

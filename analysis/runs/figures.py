@@ -18,14 +18,34 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from tidepool.analysis.conditions import CONDITION, REFERENCE, backends, condition_title
-from tidepool.analysis.drawing import OTHER_STYLE, RC, STYLES, Figure, canvas_and_axes, figure, label_text, legend, slug
+from tidepool.analysis.conditions import (
+    CONDITION,
+    REFERENCE,
+    Condition,
+    backends,
+    condition_title,
+)
+from tidepool.analysis.drawing import (
+    OTHER_STYLE,
+    RC,
+    STYLES,
+    Figure,
+    Mark,
+    canvas_and_axes,
+    figure,
+    label_text,
+    legend,
+    slug,
+)
 from tidepool.analysis.runs.accuracy import AGREEMENT_LIMIT, loss_differences, seed_scores
+from tidepool.analysis.runs.overview import draw_overview
 from tidepool.analysis.runs.records import Records
 from tidepool.analysis.runs.speed import MEASURED
 from tidepool.analysis.statistics import mean_interval
 
-MOST_CONDITIONS = 12
+MOST_CONDITIONS = 6
+_BEST_OF_MANY = 3
+_MOST_LINES = 60  # of one backend in one figure
 _MOST_POINTS = 150
 _LOWEST_DIFFERENCE = 1e-9  # where a difference of exactly 0 is drawn on the logarithmic axis
 _NUMBERS_UP_TO = 12  # classes; a confusion matrix with more is shown without its counts
@@ -36,9 +56,8 @@ def draw(records: Records, tables: dict[str, pd.DataFrame]) -> list[Figure]:
     figures: list[Figure] = []
     differences = loss_differences(records)
     with mpl.rc_context(RC):
-        for index, (condition, group) in enumerate(records.groups):
-            if index == MOST_CONDITIONS:
-                break
+        figures += draw_overview(records)
+        for index, (condition, group) in enumerate(drawn_groups(records)):
             metrics = records.metrics[records.metrics["run"].isin(group["run"])].astype({"run": "object"})
             stem = f"{index + 1:02d}-{slug(condition_title(condition))}"
             title = condition_title(condition)
@@ -48,6 +67,16 @@ def draw(records: Records, tables: dict[str, pd.DataFrame]) -> list[Figure]:
             figures += _speed(stem, title, condition, tables["speed"])
             figures += _confusions(stem, title, group, records.folders)
     return figures
+
+
+def drawn_groups(records: Records) -> list[tuple[Condition, pd.DataFrame]]:
+    """The first MOST_CONDITIONS conditions that compare backends; where none does, all, or the best few of many."""
+    frame, spans = records.ordered
+    if records.compared or len(spans) <= MOST_CONDITIONS:
+        return (records.compared or records.groups)[:MOST_CONDITIONS]
+    accuracy = frame["test_accuracy"].fillna(-1).to_numpy()
+    best = sorted(spans, key=lambda span: -float(accuracy[span[1] : span[2]].mean()))[:_BEST_OF_MANY]
+    return [(condition, frame.iloc[start:end]) for condition, start, end in best]
 
 
 def example_runs(group: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
@@ -72,7 +101,7 @@ def _curves(stem: str, title: str, group: pd.DataFrame, metrics: pd.DataFrame) -
             continue  # runs read the test split once, but for those recorded before there was a validation split
         by_epoch = bool(np.isfinite(rows["epoch"]).all())
         canvas, axes = canvas_and_axes()
-        binned = _draw_curves(axes, group, rows, "epoch" if by_epoch else "step", scale)
+        binned, marks = _draw_curves(axes, group, rows, "epoch" if by_epoch else "step", scale)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(left=0)
         axes.set_xlabel("epoch" if by_epoch else "optimizer step")
@@ -81,12 +110,14 @@ def _curves(stem: str, title: str, group: pd.DataFrame, metrics: pd.DataFrame) -
             axes.set_ylim(*limits)
         legend(axes)
         note = f" Each point is the mean of up to {binned} recorded steps." if binned > 1 else ""
-        caption = f"{title}: {label}. Thick: mean of the finished runs; thin: each run.{note}"
-        yield figure(canvas, f"curve-{metric.replace('/', '-')}-{stem}", "curves", caption)
+        caption = f"{title}: {label}. Thick: mean of the finished runs; band: least to greatest; thin: each run.{note}"
+        yield figure(canvas, f"curve-{metric.replace('/', '-')}-{stem}", "curves", caption, marks)
 
 
-def _draw_curves(axes: Axes, group: pd.DataFrame, rows: pd.DataFrame, x: str, scale: float) -> int:
-    """Draw every run and each backend's mean; returns how many recorded steps the fullest point stands for."""
+def _draw_curves(axes: Axes, group: pd.DataFrame, rows: pd.DataFrame, x: str, scale: float) -> tuple[int, list[Mark]]:
+    """Draw every run and each backend's mean; returns how many recorded steps the fullest point stands for, and the
+    means as values under the pointer."""
+    marks: list[Mark] = []
     steps = np.sort(rows["step"].unique())
     edges = steps if len(steps) <= _MOST_POINTS else np.linspace(steps[0], steps[-1] + 1, _MOST_POINTS + 1)
     bins = np.searchsorted(edges, rows["step"], side="right") - 1
@@ -97,8 +128,13 @@ def _draw_curves(axes: Axes, group: pd.DataFrame, rows: pd.DataFrame, x: str, sc
     for name, runs in backends(group):
         style = STYLES.get(name, OTHER_STYLE)
         mine = [run for run in runs["run"] if run in table.index.get_level_values("run")]
-        for run in mine:
+        status = dict(zip(runs["run"], runs["status"], strict=True))
+        for run in mine[:_MOST_LINES]:
             line = table.loc[run]
+            if status[run] in ("diverged", "failed"):
+                axes.plot(line["x"], line["y"], color="#a01c1c", lw=1.4, ls=(0, (2, 1)), marker="x", markevery=[-1],
+                          zorder=6, label=label_text(f"{status[run]}: {name}, {Path(run).name}"))  # fmt: skip
+                continue
             axes.plot(line["x"], line["y"], color=style.colour, alpha=0.35, lw=0.7, zorder=style.order - 1.5)
         finished = [run for run in runs.loc[runs["status"] == "finished", "run"] if run in mine]
         if not finished:
@@ -106,11 +142,15 @@ def _draw_curves(axes: Axes, group: pd.DataFrame, rows: pd.DataFrame, x: str, sc
         places, values = (table.loc[finished, column].unstack("run").to_numpy() for column in ("x", "y"))
         # Past the end of the shortest run, and where one is NaN, there is no mean.
         mean = pd.DataFrame({"x": places.mean(axis=1), "y": values.mean(axis=1)}).dropna()
+        if len(finished) > 2:
+            low, high = (pd.Series(end(values, axis=1)).reindex(mean.index) for end in (np.min, np.max))
+            axes.fill_between(mean["x"], low, high, color=style.colour, alpha=0.18, lw=0, zorder=style.order - 1.6)
+        marks += [(axes, a, b, f"{name}, {x} {a:.4g}: {b:.5g}") for a, b in mean.to_numpy()]
         marker = style.marker if len(mean) <= 30 else None
         label = label_text(f"{name}, mean of {len(finished)}" if len(finished) > 1 else name)
         axes.plot(mean["x"], mean["y"], color=style.colour, ls=style.line, lw=style.width, marker=marker,
                   ms=2 + 1.5 * style.width, zorder=style.order, label=label)  # fmt: skip
-    return int(points.size().max())
+    return int(points.size().max()), marks
 
 
 def _robust_limits(values: pd.Series) -> tuple[float, float] | None:
@@ -135,6 +175,7 @@ def _accuracy(stem: str, title: str, group: pd.DataFrame) -> Iterator[Figure]:
     room = max(0.5 * (max(measured) - min(measured)), 0.1)
     left, right = min(measured) - room, max(measured) + room
     cut = False
+    marks: list[Mark] = []
     for row, (name, values) in enumerate(reversed(scores)):
         style = STYLES.get(name, OTHER_STYLE)
         # Seeds are spread on a fixed ladder, so that equal accuracies stay countable.
@@ -144,6 +185,8 @@ def _accuracy(stem: str, title: str, group: pd.DataFrame) -> Iterator[Figure]:
         )
         interval = mean_interval(values)
         mean = float(np.mean(values))
+        marks += [(axes, v, float(row + o), f"{name}: {v:.2f} %") for v, o in zip(values, offsets, strict=True)]
+        marks.append((axes, mean, row - 0.32, f"{name}: mean {mean:.2f} % [{interval.low:.2f}, {interval.high:.2f}]"))
         if interval.defined:
             cut |= interval.low < left or interval.high > right
             axes.plot([interval.low, interval.high], [row - 0.32] * 2, color=style.colour, lw=3, solid_capstyle="butt")
@@ -156,7 +199,7 @@ def _accuracy(stem: str, title: str, group: pd.DataFrame) -> Iterator[Figure]:
     caption = f"{title}: test accuracy, one mark a seed; below it the mean (tick) and its 95 % interval (bar, Student)."
     if cut:
         caption += " An interval goes on beyond the figure; its ends are in the CSV."
-    yield figure(canvas, f"accuracy-{stem}", "accuracy", caption)
+    yield figure(canvas, f"accuracy-{stem}", "accuracy", caption, marks)
 
 
 def _agreement(stem: str, title: str, condition: dict[str, str], differences: pd.DataFrame) -> Iterator[Figure]:
@@ -187,9 +230,12 @@ def _agreement(stem: str, title: str, condition: dict[str, str], differences: pd
 
 
 def _speed(stem: str, title: str, condition: dict[str, str], speed: pd.DataFrame) -> Iterator[Figure]:
+    if not speed["speedup_vs_cudnn"].notna().any():
+        return  # one bar compares nothing; the table has its time
     rows = speed[(speed[CONDITION] == pd.Series(condition)).all(axis=1) & (speed["measurement"] == MEASURED)]
     for number, (device, bars) in enumerate(rows.dropna(subset="step_ms_p50_median").groupby("device")):
         canvas, axes = canvas_and_axes(height=1.1 + 0.45 * len(bars))
+        marks: list[Mark] = []
         for row, (_, bar) in enumerate(bars.iloc[::-1].iterrows()):
             style = STYLES.get(bar["backend"], OTHER_STYLE)
             hatch = {REFERENCE: "", "triton": "//", "compile": "..", "auto": "xx"}.get(bar["backend"], "--")
@@ -197,6 +243,7 @@ def _speed(stem: str, title: str, condition: dict[str, str], speed: pd.DataFrame
             axes.barh(row, median, height=0.6, color=style.colour, hatch=hatch, edgecolor="white")
             spread = [[median - bar["step_ms_p50_p20"]], [bar["step_ms_p50_p80"] - median]]
             axes.errorbar(median, row, xerr=spread, color="#1d2733", capsize=3, lw=1.2)
+            marks.append((axes, median, row, f"{bar['backend']}: {median:.4g} ms"))
         labels = [
             f"{label_text(bar['backend'])}\n({label_text(bar['conv_library'])})"
             for _, bar in bars.iloc[::-1].iterrows()
@@ -205,7 +252,7 @@ def _speed(stem: str, title: str, condition: dict[str, str], speed: pd.DataFrame
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("step time, ms (median of runs; whisker p20–p80)")
         caption = f"{title} on {device}: step time in training, compiled runs only. Shorter is faster."
-        yield figure(canvas, f"speed-{stem}" + (f"-{number + 1}" if number else ""), "speed", caption)
+        yield figure(canvas, f"speed-{stem}" + (f"-{number + 1}" if number else ""), "speed", caption, marks)
 
 
 def _confusions(stem: str, title: str, group: pd.DataFrame, folders: dict[str, Path]) -> Iterator[Figure]:
@@ -218,11 +265,11 @@ def _confusions(stem: str, title: str, group: pd.DataFrame, folders: dict[str, P
         canvas, axes = canvas_and_axes(height=4.4)
         total = matrix.sum(axis=1, keepdims=True)
         share = np.divide(matrix, total, out=np.zeros_like(matrix), where=total > 0)
-        axes.imshow(share, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(_confusion_colours(share), interpolation="nearest")
         axes.grid(visible=False)
         few = len(labels) <= _NUMBERS_UP_TO
         for row, column in np.argwhere(matrix > 0) if few else []:
-            dark = share[row, column] > 0.5
+            dark = share[row, column] > 0.5 or row != column
             colour = "white" if dark else "#1d2733"
             axes.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", fontsize=8, color=colour)
         if few:
@@ -235,9 +282,23 @@ def _confusions(stem: str, title: str, group: pd.DataFrame, folders: dict[str, P
         seed = "" if run["seed"] is None else f", seed {run['seed']}"
         caption = (
             f"{title}, {name}{seed}: {wrong} of {matrix.sum():.0f} test samples wrong. "
-            "Shade: share of the true class; numbers: samples."
+            "Blue: share of the true class that is right; red: wrong, darker where more are; numbers: samples."
         )
-        yield figure(canvas, f"confusion-{slug(name)}-{stem}", "pictures", caption)
+        marks: list[Mark] = [
+            (axes, column, row, f"{labels[row]} taken for {labels[column]}: {matrix[row, column]:.0f}")
+            for row, column in np.argwhere(matrix > 0)
+        ]
+        yield figure(canvas, f"confusion-{slug(name)}-{stem}", "pictures", caption, marks)
+
+
+def _confusion_colours(share: np.ndarray) -> np.ndarray:
+    """RGB of each cell: right ones blue by their share of the class; wrong ones red by their share of the worst, the
+    least of them dark enough to be seen."""
+    right = mpl.colormaps["Blues"](0.15 + 0.7 * share)[..., :3]
+    wrong = np.where(np.eye(len(share), dtype=bool), 0.0, share)
+    strength = 0.55 + 0.4 * wrong / max(float(wrong.max()), 1e-9)
+    colours = np.where((wrong > 0)[..., None], mpl.colormaps["Reds"](strength)[..., :3], right)
+    return np.where((share == 0)[..., None], 1.0, colours)
 
 
 def read_confusion(path: Path) -> tuple[list[str], np.ndarray] | None:

@@ -53,9 +53,17 @@ class Records:
 
     @cached_property
     def groups(self) -> list[tuple[Condition, pd.DataFrame]]:
-        """The runs of each condition."""
+        """The runs of each condition; a frame each, which is much for thousands of conditions."""
         frame, spans = self.ordered
         return [(condition, frame.iloc[start:end]) for condition, start, end in spans]
+
+    @cached_property
+    def compared(self) -> list[tuple[Condition, pd.DataFrame]]:
+        """The runs of each condition that more than one backend ran."""
+        frame, spans = self.ordered
+        backends = frame["backend"].tolist()
+        return [(condition, frame.iloc[start:end]) for condition, start, end in spans
+                if len(set(backends[start:end])) > 1]  # fmt: skip
 
 
 @dataclass

@@ -3,41 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
 from tidepool.analysis import page
-from tidepool.analysis.conditions import condition_title
+from tidepool.analysis.conditions import CONDITION, condition_title
+from tidepool.analysis.data_table import data_table
 from tidepool.analysis.drawing import Figure
 from tidepool.analysis.page import Section
 from tidepool.analysis.runs import findings
-from tidepool.analysis.runs.figures import MOST_CONDITIONS, example_runs
+from tidepool.analysis.runs.figures import MOST_CONDITIONS, drawn_groups, example_runs
 from tidepool.analysis.runs.records import Records
+from tidepool.analysis.runs.run_table import run_table
 from tidepool.analysis.runs.speed import MEASURED
+from tidepool.analysis.runs.verdicts import verdicts
 from tidepool.analysis.runs.views import shown
 from tidepool.analysis.text import INTERPRETED, SIMULATED, joined
 from tidepool.records import shown_path
 
 _LARGEST_PICTURE = 2 * 2**20  # bytes; a larger one is named, not embedded
+_MOST_ROWS = 100  # of one table on the page
 _MOST_PICTURES = 6  # of one run
 _PICTURE_NAMES = {"filters": "first-layer filters", "feature_maps": "feature maps of the first layer"}
 
 
 def run_sections(
-    records: Records, tables: dict[str, pd.DataFrame], figures: Sequence[Figure], measured: Sequence[Section]
+    records: Records,
+    tables: dict[str, pd.DataFrame],
+    figures: Sequence[Figure],
+    measured: Sequence[Section],
+    out: Path | None = None,
 ) -> list[Section]:
-    """(key, heading, parts) of every section, ``measured``, those on bench.py's measurements, behind speed."""
+    """(key, heading, parts) of every section, ``measured``, those on bench.py's measurements, behind speed. ``out`` is
+    the folder of the page, which links to runs."""
     of = {name: [figure for figure in figures if figure.section == name] for name in
-          ("accuracy", "curves", "agreement", "speed", "pictures")}  # fmt: skip
+          ("overview", "accuracy", "curves", "agreement", "speed", "pictures")}  # fmt: skip
+    overview = [("overview", "At a glance", [page.figure_grid(of["overview"])])] if of["overview"] else []
+    comparison = bool(records.compared)
+    agreement = ("agreement", "Agreement of the first losses", _agreement_parts(tables["agreement"], of["agreement"]))
     return [
+        ("runs", "All runs", [_runs_intro(records), data_table(run_table(records, out))]),
+        *overview,
         ("accuracy", "Test accuracy", _accuracy_parts(records, tables, of["accuracy"])),
         ("curves", "Learning curves", [page.figure_grid(of["curves"]) or page.paragraphs(["No curve was recorded."])]),
-        ("agreement", "Agreement of the first losses", _agreement_parts(tables["agreement"], of["agreement"])),
+        *([agreement] if comparison else []),
         ("speed", "Speed in training", _speed_parts(tables["speed"], of["speed"])),
         *measured,
         ("pictures", "What the networks saw", _seen_parts(records, of["pictures"])),
         ("environment", "Environment", [_environment_part(records)]),
-        ("runs", "All runs", [_runs_intro(records), page.table(shown("runs", tables["runs"]), long=("Run", "Reason"))]),
     ]
 
 
@@ -45,17 +59,19 @@ def first_screen(records: Records, tables: dict[str, pd.DataFrame]) -> str:
     """What was compared, on what, with what result, and what was not measured."""
     first_losses = findings.agreement(tables["agreement"])
     result = page.paragraphs(findings.results(tables["accuracy"]), "result")
+    questions = page.paragraphs(findings.questions(records), "question")
     answers = [
+        *([("Question", questions)] if questions else []),
         ("Compared", page.paragraphs(findings.compared(records))),
         ("On", page.paragraphs(findings.machines(records))),
         ("Result", result + page.paragraphs([first_losses] if first_losses else [])),
         ("Not measured", page.paragraphs(findings.not_measured(records, tables) or ["Nothing left out."])),
     ]
-    return page.paragraphs(findings.questions(records), "question") + "\n" + page.answers(answers)
+    return page.badges(verdicts(records, tables)) + "\n" + page.answers(answers)
 
 
 def _accuracy_parts(records: Records, tables: dict[str, pd.DataFrame], figures: list[Figure]) -> list[str]:
-    count = len(records.groups)
+    count = len(records.compared)
     notes = [
         "Only finished runs make a mean; the others are counted beside it. A seed run more than once counts once. "
         "Differences are in percentage points; intervals are Student's where seeds are paired, Welch's otherwise. "
@@ -63,9 +79,15 @@ def _accuracy_parts(records: Records, tables: dict[str, pd.DataFrame], figures: 
     ]
     if count > MOST_CONDITIONS:
         notes.append(f"Figures show the first {MOST_CONDITIONS} of {count} comparisons; tables show all.")
-    view = shown("accuracy", tables["accuracy"])
+    several = tables["accuracy"][tables["accuracy"].duplicated(CONDITION, keep=False)]
+    if several.empty:  # nothing to compare: means are in the table of all runs, with seeds folded
+        return [
+            page.paragraphs(["Nothing is compared: no network ran on more than one backend."]),
+            page.figure_grid(figures),
+        ]
+    view = shown("accuracy", several.reset_index(drop=True))
     difference = next(name for name in view.columns if name.startswith("Difference"))
-    table = page.table(joined(view, difference, "Method"), long=("Equivalence",))
+    table = page.table(joined(view, difference, "Method"), long=("Equivalence",), most=_MOST_ROWS)
     return [table, page.paragraphs(notes), page.figure_grid(figures)]
 
 
@@ -76,7 +98,7 @@ def _agreement_parts(table: pd.DataFrame, figures: list[Figure]) -> list[str]:
         "Same seed, same initial weights, same batches: before accuracies are compared, the losses of the first ten "
         "steps must agree within rounding."
     )
-    return [page.paragraphs([intro]), page.table(shown("agreement", table)), page.figure_grid(figures)]
+    return [page.paragraphs([intro]), page.table(shown("agreement", table), most=_MOST_ROWS), page.figure_grid(figures)]
 
 
 def _speed_parts(table: pd.DataFrame, figures: list[Figure]) -> list[str]:
@@ -95,7 +117,11 @@ def _speed_parts(table: pd.DataFrame, figures: list[Figure]) -> list[str]:
                      "in no ratio and no bar.")  # fmt: skip
     if not (table["measurement"] == MEASURED).any():
         notes.append("No figure: no run used compiled kernels.")
-    view = shown("speed", table)
+    several = table[table.duplicated(CONDITION, keep=False)]
+    view = shown("speed", (table if several.empty else several).head(_MOST_ROWS).reset_index(drop=True))
+    if len(view) < len(table):
+        words = "" if several.empty else " and where more than one backend or machine was timed"
+        notes.append(f"{len(view)} of {len(table)} rows are shown, the first{words}; tables/speed.csv has all.")
     view["Compared"] += ", on " + view["Machine"]
     view = joined(view.drop(columns="Machine"), "Step ms", "p20–p80 ms", heading="Step ms, p20–p80")
     return [
@@ -108,9 +134,7 @@ def _speed_parts(table: pd.DataFrame, figures: list[Figure]) -> list[str]:
 def _seen_parts(records: Records, confusions: list[Figure]) -> list[str]:
     parts = [page.figure_grid(confusions)]
     left_out: list[str] = []
-    for index, (condition, group) in enumerate(records.groups):
-        if index == MOST_CONDITIONS:
-            break
+    for condition, group in drawn_groups(records):
         for backend, run in example_runs(group):
             pictures = []
             folder = records.folders.get(run["run"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html as html_module
+import json
 import math
 import os
 import re
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.analysis.many_runs import write_runs
 from tests.analysis.runs.run_writer import write_run, write_sweep
 from tidepool.analysis.report import main, write_report
 from tidepool.analysis.runs.records import read_records
@@ -62,10 +65,13 @@ def test_report_writes_page_tables_and_figures(quickstart_report: Path) -> None:
 def test_page_asks_for_nothing_outside_itself(quickstart_report: Path) -> None:
     html = (quickstart_report / "report.html").read_text()
     page = Page(html)
-    assert not {"script", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not {"iframe", "object", "embed", "base"} & set(page.tags)
+    assert not {(tag, name) for tag, name, _ in page.attributes} & {("script", "src"), ("img", "srcset")}
     for tag, name, value in page.attributes:
-        if name in {"src", "href", "xlink:href", "srcset", "action", "data", "poster"}:
+        if name in {"src", "href", "xlink:href", "srcset", "action", "data", "poster"} and tag != "a":
             assert value.startswith(("#", "data:")), (tag, name, value[:80])
+        if name == "href" and tag == "a":  # sections, and folders of runs, which lie beside the page
+            assert value.startswith(("#", "../")), value[:80]
         assert not name.startswith("on"), (tag, name)
     assert "@import" not in html
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)", html))
@@ -77,9 +83,27 @@ def test_identifiers_are_unique(quickstart_report: Path) -> None:
     assert len(identifiers) == len(set(identifiers))
 
 
+def test_the_verdicts_come_first(quickstart_report: Path) -> None:
+    html = (quickstart_report / "report.html").read_text()
+    first = Page(html[: html.index("</dl>")]).text
+    assert "Accuracy too few seeds: 3 of at least 5" in first
+    assert "Speed not measured kernels interpreted" in first
+    assert "Best run 98.33 % on the test split" in first
+    assert "Runs 6 of 6 finished" in first
+    assert html.index('class="badges"') < html.index('id="runs"') < html.index('id="accuracy"')
+
+
+def test_a_runs_name_links_to_its_folder(quickstart_report: Path) -> None:
+    html = (quickstart_report / "report.html").read_text()
+    data = json.loads(re.findall(r'<script type="application/json">(.*?)</script>', html)[0])
+    links = [data["base"] + row[0] if row[-1] == 1 else row[-1] for row in data["rows"]]
+    assert len(links) == 6
+    assert all((quickstart_report / link / "summary.json").is_file() for link in links)
+
+
 def test_first_screen_answers_the_four_questions(quickstart_report: Path) -> None:
     text = Page((quickstart_report / "report.html").read_text()).text
-    first = text[: text.index("accuracy curves agreement")]
+    first = text[: text.index("runs overview accuracy")]
     assert "6 runs (6 finished) of lenet5 on digits" in first
     assert "Test CPU 3000; no GPU." in first
     assert "(n = 3, sd" in first
@@ -229,24 +253,75 @@ def test_a_report_is_written_where_torch_and_triton_are_missing(quickstart: Path
     assert Path("report/report.html").is_file()
 
 
+STEPS = """
+const result = {};
+const wait = () => new Promise((done) => setTimeout(done, 50));
+const rows = () => [...document.querySelectorAll(".data tbody tr")].map((row) => row.cells[0].textContent);
+const heads = [...document.querySelectorAll(".data th")];
+const press = (name) => heads.find((head) => head.textContent === name).querySelector("button").click();
+addEventListener("load", async () => {
+  result.over = document.documentElement.scrollWidth - innerWidth;
+  result.folded = rows();
+  document.querySelector(".fold").click();
+  press("Seed"); await wait(); result.up = rows().map((name) => name.slice(-1));
+  press("Seed"); await wait(); result.down = rows().map((name) => name.slice(-1));
+  const box = document.querySelector(".data input");
+  box.value = "t00"; box.dispatchEvent(new Event("input")); result.filtered = rows();
+  dispatchEvent(new Event("beforeprint"));
+  result.printed = rows().length;
+  result.closed = document.querySelectorAll("details:not([open])").length;
+  dispatchEvent(new Event("afterprint"));
+  const figure = document.querySelector("figure[data-points]"), drawing = figure.querySelector("svg");
+  const [x, y, text] = JSON.parse(figure.dataset.points)[0], box2 = drawing.getBoundingClientRect();
+  drawing.dispatchEvent(new PointerEvent("pointermove",
+    { clientX: box2.left + x * box2.width, clientY: box2.top + y * box2.height }));
+  result.hover = [figure.querySelector(".value").textContent, text];
+  parent.postMessage(JSON.stringify(result), "*");
+});
+"""
+
+
 @pytest.mark.browser
-def test_page_fits_a_phone_and_a_laptop_in_chromium(runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [400, 1400])
+def test_page_works_in_chromium(runs: Path, tmp_path: Path, width: int) -> None:
+    """Sorting, filtering, folding, hovering and printing; nothing too wide; no console error."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("Chromium is not installed")
     html = write_report([write_sweep(runs, seeds=5, media=True)], tmp_path / "out").read_text()
-    for width in (390, 1280):
-        # The page is measured in a frame of the width: a headless window has a least width of its own.
-        measure = "<script>document.body.dataset.over = document.documentElement.scrollWidth - innerWidth;"
-        measure += "parent.postMessage(document.body.dataset.over, '*')</script>"
-        (tmp_path / "page.html").write_text(html.replace("</body>", f"{measure}</body>"))
-        frame = f"<script>onmessage = e => document.title = 'over=' + e.data</script><iframe style='width:{width}px;"
-        (tmp_path / "frame.html").write_text(f"{frame}height:800px;border:0' src='page.html'></iframe>")
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                   "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                   f"--user-data-dir={tmp_path / f'profile{width}'}", "--virtual-time-budget=3000", "--dump-dom",
-                   f"file://{tmp_path / 'frame.html'}"]  # fmt: skip
-        dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-        over = re.search(r"<title>over=(-?\d+)</title>", dom)
-        assert over is not None, dom[:500]
-        assert int(over[1]) <= 0, f"{width} px: {over[1]} px too wide"
+    (tmp_path / "page.html").write_text(html.replace("</body>", f"<script>{STEPS}</script></body>"))
+    # The page is measured in a frame of the width: a headless window has a least width of its own.
+    frame = f"<script>onmessage = e => document.title = e.data</script><iframe style='width:{width}px;"
+    (tmp_path / "frame.html").write_text(f"{frame}height:800px;border:0' src='page.html'></iframe>")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+               "--disable-background-networking", "--disable-component-update", "--disable-sync",
+               f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--enable-logging=stderr",
+               "--v=0", "--dump-dom", f"file://{tmp_path / 'frame.html'}"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None, done.stdout[:500]
+    result = json.loads(html_module.unescape(title[1]))
+    assert result["over"] <= 0
+    assert result["folded"] == ["5 runs", "5 runs"]
+    assert result["up"] == [str(seed) for seed in range(5) for _ in range(2)]
+    assert result["down"] == result["up"][::-1]
+    assert len(result["filtered"]) == 5
+    assert result["printed"] == 10
+    assert result["closed"] == 0
+    assert result["hover"][0] == result["hover"][1]
+
+
+@pytest.mark.browser
+@pytest.mark.full
+def test_a_printed_page_loses_no_run(runs: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("Chromium is not installed")
+    write_runs(runs, 250, rows=2)
+    page, pdf = write_report([runs], tmp_path / "out"), tmp_path / "page.pdf"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+               f"--print-to-pdf={pdf}", f"file://{page}"]  # fmt: skip
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    # A link is printed for each run that is: a hundred stand on the page before it is printed.
+    assert len(set(re.findall(rb"/URI \((.*?)\)", pdf.read_bytes()))) >= 250

@@ -33,7 +33,7 @@ def test_a_report_of_measurements_alone(measured: Path, tmp_path: Path, capsys: 
     assert names == {f"{stem}.{kind}" for stem in ("kernel_speed", "kernel_speed_means", "host_time", "predicted")
                      for kind in ("csv", "md")}  # fmt: skip
     figures = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
-    assert len(figures) == 5
+    assert len(figures) == 10  # SVG and PNG
     before = html
     assert write_report(["results"], "report").read_text().replace("--out report", "") == before.replace(
         "--out report", ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def sections(figures: list[Figure]) -> list[str]:
 
 def test_every_figure_is_well_formed_svg_without_dates_or_addresses(quickstart_figures: list[Figure]) -> None:
     figures = quickstart_figures
-    assert {"curves", "accuracy", "agreement", "speed", "pictures"} == set(sections(figures))
+    assert {"overview", "curves", "accuracy", "agreement", "pictures"} == set(sections(figures))
     for figure in figures:
         assert ET.fromstring(figure.svg).tag == "{http://www.w3.org/2000/svg}svg"
         assert "matplotlib.org" not in figure.svg
@@ -74,10 +75,31 @@ def test_a_test_split_that_is_read_once_is_no_curve(runs: Path) -> None:
     ]  # fmt: skip
 
 
-def test_speed_bars_show_compiled_runs_only(quickstart_figures: list[Figure]) -> None:
-    (figure,) = [figure for figure in quickstart_figures if figure.section == "speed"]
+def test_speed_bars_show_compiled_runs_only(runs: Path) -> None:
+    write_sweep(runs / "s", seeds=2, gpu=True)
+    write_run(runs / "s" / "interpreted", backend="compile", summary={"kernel_mode": "interpreted"}, gpu=True)
+    (figure,) = [figure for figure in drawn(runs) if figure.section == "speed"]
     assert "cudnn" in figure.svg
-    assert "triton" not in figure.svg
+    assert "triton" in figure.svg
+    assert "compile" not in figure.svg
+
+
+def test_one_bar_is_no_chart(quickstart_figures: list[Figure]) -> None:
+    assert "speed" not in sections(quickstart_figures)
+
+
+def test_a_diverged_run_is_named_in_its_curve(runs: Path) -> None:
+    write_sweep(runs / "s", seeds=1)
+    write_run(runs / "s" / "lost", backend="triton", seed=5, status="diverged", accuracy=math.nan)
+    assert "diverged: triton, lost" in next(f.svg for f in drawn(runs) if f.name.startswith("curve-train-loss"))
+
+
+def test_values_under_the_pointer_stand_where_the_marks_do(quickstart_figures: list[Figure]) -> None:
+    figure = next(figure for figure in quickstart_figures if figure.name == "parity")
+    assert len(figure.points) == 3
+    assert all(0 < x < 1 and 0 < y < 1 for x, y, _ in figure.points)
+    texts = {text.split("\n")[1] for _, _, text in figure.points}
+    assert any(re.fullmatch(r"seed 0: 97.22 % beside 97.22 %", text) for text in texts)
 
 
 def test_no_speed_figure_without_a_compiled_run(runs: Path) -> None:
@@ -115,11 +137,14 @@ def test_dollar_signs_and_markup_in_names_are_text(runs: Path) -> None:
     assert "<b>&" in texts
 
 
-def test_more_conditions_than_the_limit_draw_only_the_first(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_more_conditions_than_the_limit_the_best_few_are_drawn(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidepool.analysis.runs.figures.MOST_CONDITIONS", 2)
-    for index in range(3):
-        write_run(runs / f"{index:02d}", backend="cudnn", config={"lr": index}, steps=3)
-    assert sections(drawn(runs)).count("accuracy") == 2
+    monkeypatch.setattr("tidepool.analysis.runs.figures._BEST_OF_MANY", 1)
+    for index in range(1, 4):
+        write_run(runs / f"{index:02d}", backend="cudnn", config={"lr": index}, steps=3, accuracy=0.9 + 0.01 * index)
+    assert [figure.name for figure in drawn(runs) if figure.section == "accuracy"] == [
+        "accuracy-01-lenet5-on-digits-fp32-lr-3"
+    ]
 
 
 def test_confusion_keeps_class_order_and_counts(tmp_path: Path) -> None:
