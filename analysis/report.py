@@ -24,6 +24,7 @@ from tidepool.analysis.bench import (
     read_bench_records,
     write_bench_tables,
 )
+from tidepool.analysis.claims.frame import CLAIMS_TITLE, claims_screen, claims_section, claims_under
 from tidepool.analysis.drawing import write_figures
 from tidepool.analysis.page import Section
 from tidepool.analysis.runs import (
@@ -94,7 +95,8 @@ def _write(paths: Sequence[Path | str], out: Path) -> tuple[Path, tuple[str, ...
     # A report written into the folder it reads must not read itself back; a report over the runs' own root may.
     inside = not any(Path(os.path.realpath(path)).is_relative_to(os.path.realpath(out)) for path in paths)
     skip = out if inside else None
-    records, bench = _read(paths, skip=skip)
+    claims = claims_under(paths)
+    records, bench = _read(paths, skip=skip, alone=not claims)
     warnings = (*(records.warnings if records is not None else ()), *bench.warnings)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -111,22 +113,26 @@ def _write(paths: Sequence[Path | str], out: Path) -> tuple[Path, tuple[str, ...
             left_out = found_sweeps.left_out()
             write_tables({name: table for name, table in tables.items() if name not in left_out}, out / "tables")
         write_bench_tables(measured, out / "tables")
-        write_figures([*figures, *drawn], out / "figures")
+        write_figures([*figures, *drawn, *(claim.figure for claim in claims)], out / "figures")
         report = out / "report.html"
         command = _command(paths, out)
         sections = bench_sections(bench, measured, drawn)
-        if records is None or found_sweeps is None:
+        if records is None and bench.empty:
+            title, first = CLAIMS_TITLE, claims_screen(claims)
+        elif records is None or found_sweeps is None:
             title = BENCH_TITLE
             first = page.answers((name, page.paragraphs(lines)) for name, lines in bench_answers(bench, measured))
         else:
             title = found_sweeps.title() or findings.title(records)
             first = found_sweeps.first_screen(records) or first_screen(compared or records, tables)
             sections = found_sweeps.sections(run_sections(compared or records, tables, figures, sections, out))
+        sections = [*claims_section(claims), *sections] if records is None else [*sections, *claims_section(claims)]
         report.write_text(_page(title, first, sections, warnings, command), encoding="utf-8")
     except OSError as error:
         raise RecordError(f"{out}: cannot write the report there ({error.strerror or error})") from error
     found = [_counted(len(records.runs), "run")] if records is not None else []
     found += [f"{_counted(len(bench.folders), 'folder')} of measurements"] if not bench.empty else []
+    found += [_counted(len(claims), "claim")] if claims else []
     return report, warnings, " and ".join(found)
 
 
@@ -134,16 +140,19 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _read(paths: Sequence[Path | str], *, skip: Path | None = None) -> tuple[Records | None, BenchRecords]:
+def _read(
+    paths: Sequence[Path | str], *, skip: Path | None = None, alone: bool = True
+) -> tuple[Records | None, BenchRecords]:
     """The runs, None where there are none, and the measurements; ``skip`` is a folder left unread.
 
-    Raises RecordError, in one line, where there is neither and where something cannot be read.
+    Raises RecordError, in one line, where there is neither and nothing else to show (``alone``), and where something
+    cannot be read.
     """
     try:
         records = read_records(paths, skip=skip)
     except NoRunsError:
         bench = read_bench_records(paths, skip=skip)
-        if bench.empty:
+        if bench.empty and alone:
             raise
         return None, bench
     return records, read_bench_records(paths, skip=skip)

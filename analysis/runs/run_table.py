@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -49,10 +50,15 @@ def run_table(records: Records, out: Path | None) -> DataTable:
     folded = [_folded(mine, of, settings, [numbers[column.name] for column in shown]) for _, mine in groups]
     if not records.compared:  # nothing to hold side by side: the best first
         best = next((i for i, c in enumerate(columns) if c.source in ("val_accuracy", "test_accuracy")), None)
-        for several in (rows, folded) if best is not None else ():
-            several.sort(key=lambda row: math.inf if row[best] is None else -row[best])
+        if best is not None:
+            for several in (rows, folded):
+                several.sort(key=partial(_falling, best))
     base = "" if out is None else quote(os.fsencode(os.path.relpath(Path.cwd(), os.path.abspath(out)))) + "/"
     return DataTable(columns, rows, folded if folds else None, base)
+
+
+def _falling(column: int, row: list[Any]) -> float:
+    return math.inf if row[column] is None else -row[column]
 
 
 def _folded(mine: list[int], of: dict[str, Any], settings: dict[str, list[str]], numbers: list[list[Any]]) -> list[Any]:

@@ -87,7 +87,7 @@ def _best(records: Records) -> Badge | None:
     place = int(finished[by].argmax())
     run = finished.iloc[place]
     settings = varying_settings(records.runs)
-    at = records.runs.index.get_loc(finished.index[place])
+    at = list(records.runs.index).index(finished.index[place])
     chosen = [f"{name} {_short(texts[at])}" for name, texts in settings.items()]
     seed = [] if run["seed"] is None else [f"seed {run['seed']}"]
     note = ", ".join([str(run["model"]), str(run["backend"]), *chosen[:6], *seed])

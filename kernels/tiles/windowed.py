@@ -191,7 +191,7 @@ def windowed_wgrad_tiles(
     def shared_out(tile: WindowedWgradTile) -> WindowedWgradTile:
         count = programs(tile) * geometry.kernel_d * geometry.kernel_h * geometry.groups
         most = max(outputs // (8 * tile.block_p), 1)
-        return replace(tile, splits=even_splits(count, programs_wanted // 2, most))
+        return replace(tile, splits=even_splits(count, max(programs_wanted // 2, 1), most))
 
     shipped = (*PLAIN_WGRAD, *ANY_WGRAD) if is_plain(geometry) else ANY_WGRAD
     tiles = (t for t, targets in shipped if target in targets and covered(t) < 2 * exact)

@@ -2,9 +2,11 @@
 
 from tidepool.analysis.claims.frame.claim import Claim, Measurement, MissingDataError, Verdict
 from tidepool.analysis.claims.frame.registry import claim_names, load_claim
-from tidepool.analysis.claims.frame.showing import Shown, chapter
+from tidepool.analysis.claims.frame.section import claims_screen, claims_section, claims_under
+from tidepool.analysis.claims.frame.showing import CLAIMS_TITLE, Shown, chapter
 
 __all__ = [
+    "CLAIMS_TITLE",
     "Claim",
     "Measurement",
     "MissingDataError",
@@ -12,5 +14,8 @@ __all__ = [
     "Verdict",
     "chapter",
     "claim_names",
+    "claims_screen",
+    "claims_section",
+    "claims_under",
     "load_claim",
 ]

@@ -16,7 +16,7 @@ from tidepool.analysis.drawing import Figure, figure
 from tidepool.records import write_atomically
 
 SECTION = "claims"
-TITLE = "CNNs, claim by claim"
+CLAIMS_TITLE = "CNNs, claim by claim"
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tidepool.analysis.claims.frame import claim_names, load_claim
+from tidepool.analysis.claims.frame import claim_names, claims_under, load_claim
 from tidepool.analysis.claims.frame.record import measured_cells, read_table
 from tidepool.analysis.claims.frame.showing import chapter, text_of
+from tidepool.analysis.report import write_report
 from tidepool.records import read_json
 
 RESULTS = Path(__file__).resolve().parents[3] / "results" / "claims"
@@ -65,3 +66,14 @@ def test_the_chapter_is_drawn_from_rows_alone_without_torch() -> None:
 
 def test_a_folder_without_claims_has_no_chapter(tmp_path: Path) -> None:
     assert chapter(tmp_path) == []
+
+
+def test_a_report_shows_the_chapter_beside_records_and_alone(tmp_path: Path) -> None:
+    page = write_report([RESULTS], tmp_path / "report").read_text(encoding="utf-8")
+    assert "CNNs, claim by claim" in page
+    for name in RECORDED:
+        assert load_claim(name).title in page
+        assert (tmp_path / "report" / "figures" / f"claim-{name}.svg").is_file()
+    assert [claim.name for claim in claims_under([RESULTS.parent, RESULTS])] == [
+        n for n in claim_names() if n in RECORDED
+    ]

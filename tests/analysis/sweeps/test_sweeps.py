@@ -147,7 +147,8 @@ def test_the_report_of_a_search_has_its_result_and_no_comparison_for_every_combi
     assert "No cudnn runs to compare" not in page
     assert 'id="accuracy"' not in page
     names = sorted(path.name for path in (tmp_path / "report" / "figures").iterdir())
-    assert names == ["curves-search.svg", "importance-search-val-accuracy.svg", "slice-search-val-accuracy-lr.svg"]
+    stems = ("curves-search", "importance-search-val-accuracy", "slice-search-val-accuracy-lr")
+    assert names == [f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")]
     tables = {path.name for path in (tmp_path / "report" / "tables").iterdir()}
     assert {"leaderboard.csv", "leaderboard.md", "importance.csv", "points.csv", "runs.csv"} <= tables
     assert not {"accuracy.csv", "agreement.csv"} & tables

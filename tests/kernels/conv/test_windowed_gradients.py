@@ -134,6 +134,12 @@ def test_splits_fill_their_last_round(tiles: int, most: int, splits: int) -> Non
     assert windowed_tiles.even_splits(tiles, 264, most) == splits
 
 
+def test_one_program_wanted_is_one_split() -> None:
+    geometry, shapes = layer(*VGG[0])
+    tiles = windowed_wgrad_tiles(geometry, shapes.conv_pixels, SM_90, "half", 1)
+    assert {tile.splits for tile in tiles} == {1}
+
+
 def test_a_layer_with_few_pixels_gets_small_tiles() -> None:
     geometry, shapes = layer((1, 256, 4, 4), (256, 256, 3, 3))
     tile = windowed_dgrad_tiles(geometry, shapes.phase_pixels(geometry), SM_90, "half")[0]

@@ -1,0 +1,41 @@
+"""The chapter as a section of the report's page: every claim in the folders that the report reads, figure first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tidepool.analysis import page
+from tidepool.analysis.claims.frame.showing import CLAIMS_TITLE, SECTION, Shown, chapter
+
+
+def claims_under(paths: Sequence[Path | str]) -> list[Shown]:
+    """The claims recorded in each of `paths` or in its folder `claims`, one of each name. No torch.
+
+    Raises RecordError, in one line, where rows cannot be read.
+    """
+    folders = [folder for path in paths for folder in (Path(path), Path(path) / "claims") if folder.is_dir()]
+    found: dict[str, Shown] = {}
+    for folder in folders:
+        for claim in chapter(folder):
+            found.setdefault(claim.name, claim)
+    return list(found.values())
+
+
+def claims_section(claims: Sequence[Shown]) -> list[page.Section]:
+    """The section; none where there is no claim."""
+    parts = [part for claim in claims for part in _parts(claim)]
+    return [(SECTION, CLAIMS_TITLE, parts)] if parts else []
+
+
+def claims_screen(claims: Sequence[Shown]) -> str:
+    """The first screen of a report about claims alone: a line a claim."""
+    return page.answers((claim.title, page.paragraphs([f"{claim.verdict.outcome}."])) for claim in claims)
+
+
+def _parts(claim: Shown) -> list[str]:
+    return [
+        f"<h3>{page.text(claim.title)}</h3>",
+        page.figure_grid([claim.figure], wide=True),
+        page.paragraphs(claim.paragraphs),
+    ]
