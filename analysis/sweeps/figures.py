@@ -83,8 +83,8 @@ def _parallel_coordinates(sweep: SweepPoints) -> Iterator[Figure]:
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(columns) - 0.5)
     axes.grid(axis="x")
-    caption = (f"{sweep.name}: each line is a finished run, from its parameters to what it reached; dark is good, the "
-               "widest line is the best run.")  # fmt: skip
+    caption = (f"{sweep.name}: each line is a finished run, from its parameters to what it reached; "
+               "the widest line is the best.")  # fmt: skip
     yield figure(canvas, f"parallel-{slug(sweep.name)}", SECTION, caption)
 
 
@@ -200,5 +200,5 @@ def _curves(sweep: SweepPoints, records: Records) -> Iterator[Figure]:
     axes.set_ylabel(label_text(objective.name))
     if not math.isclose(*scale.get_clim()):
         canvas.colorbar(scale, ax=axes, label=label_text(f"{objective.name}, as judged"))
-    caption = f"{sweep.name}: {objective.name} while training, {drawn} runs coloured by what they led to; dark is good."
+    caption = f"{sweep.name}: {objective.name} while training, {drawn} runs coloured by what they led to; the thick line is the best."
     yield figure(canvas, f"curves-{slug(sweep.name)}", SECTION, caption)
