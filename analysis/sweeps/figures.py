@@ -200,5 +200,8 @@ def _curves(sweep: SweepPoints, records: Records) -> Iterator[Figure]:
     axes.set_ylabel(label_text(objective.name))
     if not math.isclose(*scale.get_clim()):
         canvas.colorbar(scale, ax=axes, label=label_text(f"{objective.name}, as judged"))
-    caption = f"{sweep.name}: {objective.name} while training, {drawn} runs coloured by what they led to; the thick line is the best."
+    caption = (
+        f"{sweep.name}: {objective.name} while training, {drawn} runs coloured by what they led to; the thick line is "
+        "the best."
+    )
     yield figure(canvas, f"curves-{slug(sweep.name)}", SECTION, caption)
