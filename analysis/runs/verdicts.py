@@ -20,10 +20,14 @@ from tidepool.analysis.text import UNTIMED, number, significant
 def verdicts(records: Records, tables: Mapping[str, pd.DataFrame]) -> list[Badge]:
     """One badge a question, in the order a reader asks them."""
     found = [_accuracy(tables["accuracy"]), _speed(records, tables["speed"]), _best(records), _ended(records)]
-    if records.left_out:
-        count = len(records.left_out)
-        found.append(Badge("Left out", f"{count} record{'s' * (count > 1)}", "named at the end of this page", "bad"))
-    return [badge for badge in found if badge is not None]
+    return [badge for badge in (*found, *left_out_badge(records)) if badge is not None]
+
+
+def left_out_badge(records: Records) -> list[Badge]:
+    """On records that could not be read; none where all could."""
+    count = len(records.left_out)
+    named = Badge("Left out", f"{count} record{'s' * (count > 1)}", "named at the end of this page", "bad")
+    return [named] if count else []
 
 
 def _accuracy(accuracy: pd.DataFrame) -> Badge | None:

@@ -11,6 +11,7 @@ from tidepool.analysis.runs import Records, findings
 from tidepool.analysis.sweeps.importance import FEWEST
 from tidepool.analysis.sweeps.leaderboard import leaderboard
 from tidepool.analysis.sweeps.points import SweepPoints
+from tidepool.analysis.sweeps.verdicts import sweep_verdicts
 from tidepool.analysis.sweeps.words import best_lines, caution, front_lines, leaderboard_view, outcome_text
 
 MOST_ROWS = 50
@@ -57,7 +58,9 @@ def search_screen(sweeps: Sequence[SweepPoints], records: Records) -> str:
         ("Result", "".join(best_part(sweep) for sweep in sweeps)),
         ("Caution", page.paragraphs([line for sweep in sweeps for line in caution(sweep)] or ["None."])),
     ]
-    return page.paragraphs(findings.questions(records), "question") + "\n" + page.answers(answers)
+    verdicts = page.badges(sweep_verdicts(sweeps, records))
+    questions = page.paragraphs(findings.questions(records), "question")
+    return f"{verdicts}\n{questions}\n{page.answers(answers)}"
 
 
 def _searched(sweep: SweepPoints) -> str:

@@ -143,6 +143,10 @@ def test_the_report_of_a_search_has_its_result_and_no_comparison_for_every_combi
     write_runs(tmp_path / "runs" / "search", lrs=[0.1 + 0.01 * n for n in range(8)])
     page = write_report([tmp_path / "runs"], tmp_path / "report").read_text()
     assert "Result of the sweep search" in page
+    top = page[page.index('class="badges"') : page.index("</dl>")]
+    assert "<dt>Best of search, highest val/accuracy</dt>" in top
+    assert "lr 0.17" in top
+    assert "<dd>16 of 16 finished<small>none failed, none diverged</small></dd>" in top
     assert "<pre>python train.py --lr=0.17 --seed=1 --backend=cudnn</pre>" in page
     assert "No cudnn runs to compare" not in page
     assert 'id="accuracy"' not in page
