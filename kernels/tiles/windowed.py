@@ -11,8 +11,6 @@ MOST_PHASES = 16
 """Phases of the input beyond which a program's pixels, one in so many, are too few and far apart."""
 MOST_ELEMENTS = 16
 """Window elements beyond which the codes' comparison would be the work."""
-_MOST_ROUNDS = 4
-"""Rounds of programs over the GPU that a weight gradient is split for."""
 _CHOICE_CHANNELS = 64
 """An assumption, not a measurement: the tuner times all candidates. See "Compiled" in BACKWARD.md."""
 
@@ -202,8 +200,9 @@ def windowed_wgrad_tiles(
 def even_splits(tiles: int, places: int, most: int) -> int:
     """Splits, at most `most`, of `tiles` programs each on a GPU with room for `places`: a last round of few programs
     takes as long as a full one. The smallest number whose rounds, for a split's share of the work, are within 5 % of
-    the fewest that up to four rounds allow; more splits than that cost more memory than they save."""
-    tried = range(1, max(min(_MOST_ROUNDS * places // tiles, most), 1) + 1)
+    the fewest that splits enough to fill the GPU once allow: each split writes and reads a copy of the gradient, which
+    with many filters is more than the layer's images."""
+    tried = range(1, max(min(-(-places // tiles), most), 1) + 1)
     rounds = {splits: -(-splits * tiles // places) / splits for splits in tried}
     enough = 1.05 * min(rounds.values())
     return next(splits for splits in tried if rounds[splits] <= enough)
