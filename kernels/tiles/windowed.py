@@ -11,6 +11,8 @@ MOST_PHASES = 16
 """Phases of the input beyond which a program's pixels, one in so many, are too few and far apart."""
 MOST_ELEMENTS = 16
 """Window elements beyond which the codes' comparison would be the work."""
+_FEWEST_OUTPUTS = 512
+"""Pooled outputs of a split of the weight gradient: of fewer its sums are not worth their way through memory."""
 _CHOICE_CHANNELS = 64
 """An assumption, not a measurement: the tuner times all candidates. See "Compiled" in BACKWARD.md."""
 
@@ -188,7 +190,7 @@ def windowed_wgrad_tiles(
 
     def shared_out(tile: WindowedWgradTile) -> WindowedWgradTile:
         count = programs(tile) * geometry.kernel_d * geometry.kernel_h * geometry.groups
-        most = max(outputs // (8 * tile.block_p), 1)
+        most = max(outputs // _FEWEST_OUTPUTS, 1)
         return replace(tile, splits=even_splits(count, max(programs_wanted // 2, 1), most))
 
     shipped = (*PLAIN_WGRAD, *ANY_WGRAD) if is_plain(geometry) else ANY_WGRAD
