@@ -281,13 +281,17 @@ addEventListener("load", async () => {
 """
 
 
+@pytest.fixture
+def browser() -> str:
+    """Chromium's program, which CI installs; a machine that has none still runs all other tests."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return found or pytest.skip("Chromium is not installed")
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [400, 1400])
-def test_page_works_in_chromium(runs: Path, tmp_path: Path, width: int) -> None:
+def test_page_works_in_chromium(runs: Path, tmp_path: Path, width: int, browser: str) -> None:
     """Sorting, filtering, folding, hovering and printing; nothing too wide; no console error."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("Chromium is not installed")
     html = write_report([write_sweep(runs, seeds=5, media=True)], tmp_path / "out").read_text()
     (tmp_path / "page.html").write_text(html.replace("</body>", f"<script>{STEPS}</script></body>"))
     # The page is measured in a frame of the width: a headless window has a least width of its own.
@@ -314,10 +318,7 @@ def test_page_works_in_chromium(runs: Path, tmp_path: Path, width: int) -> None:
 
 @pytest.mark.browser
 @pytest.mark.full
-def test_a_printed_page_loses_no_run(runs: Path, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("Chromium is not installed")
+def test_a_printed_page_loses_no_run(runs: Path, tmp_path: Path, browser: str) -> None:
     write_runs(runs, 250, rows=2)
     page, pdf = write_report([runs], tmp_path / "out"), tmp_path / "page.pdf"
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
