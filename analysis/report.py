@@ -124,7 +124,7 @@ def _write(paths: Sequence[Path | str], out: Path) -> tuple[Path, tuple[str, ...
             first = page.answers((name, page.paragraphs(lines)) for name, lines in bench_answers(bench, measured))
         else:
             title = found_sweeps.title() or findings.title(records)
-            first = found_sweeps.first_screen(records) or first_screen(compared or records, tables)
+            first = found_sweeps.first_screen(records) or first_screen(compared or records, tables, records)
             sections = found_sweeps.sections(run_sections(compared or records, tables, figures, sections, out))
         sections = [*claims_section(claims), *sections] if records is None else [*sections, *claims_section(claims)]
         report.write_text(_page(title, first, sections, warnings, command), encoding="utf-8")

@@ -98,12 +98,10 @@ CLAIM = Claim(
     title="Weight sharing pays, because neighbouring pixels belong together.",
     question="Does a convolutional network beat the same network with weights of their own at every place?",
     control="one fixed permutation of the pixels of all images, which takes neighbourhood away and nothing else; "
-    "an mlp, "
-    "to which the order of the pixels means nothing.",
+    "an mlp, to which the order of the pixels means nothing.",
     anchor="Li, Zhang & Arora (2021) prove a gap in samples needed; no number of theirs is for these digits.",
     limits="larger images and data sets, where the untied layers' weights grow with the image. Accuracies of "
-    "digits are "
-    "close to their ceiling: 360 test digits, so that one digit is 0.28 points.",
+    "digits are close to their ceiling: 360 test digits, so that one digit is 0.28 points.",
     seconds=110,
     cases=CASES,
     measure=measure,

@@ -55,8 +55,8 @@ def run_sections(
     ]
 
 
-def first_screen(records: Records, tables: dict[str, pd.DataFrame]) -> str:
-    """What was compared, on what, with what result, and what was not measured."""
+def first_screen(records: Records, tables: dict[str, pd.DataFrame], whole: Records) -> str:
+    """What was compared of the ``whole``, on what, with what result, and what was not measured."""
     first_losses = findings.agreement(tables["agreement"])
     result = page.paragraphs(findings.results(tables["accuracy"]), "result")
     questions = page.paragraphs(findings.questions(records), "question")
@@ -67,7 +67,7 @@ def first_screen(records: Records, tables: dict[str, pd.DataFrame]) -> str:
         ("Result", result + page.paragraphs([first_losses] if first_losses else [])),
         ("Not measured", page.paragraphs(findings.not_measured(records, tables) or ["Nothing left out."])),
     ]
-    return page.badges(verdicts(records, tables)) + "\n" + page.answers(answers)
+    return page.badges(verdicts(records, tables, whole)) + "\n" + page.answers(answers)
 
 
 def _accuracy_parts(records: Records, tables: dict[str, pd.DataFrame], figures: list[Figure]) -> list[str]:

@@ -17,9 +17,11 @@ from tidepool.analysis.runs.speed import MEASURED
 from tidepool.analysis.text import UNTIMED, number, significant
 
 
-def verdicts(records: Records, tables: Mapping[str, pd.DataFrame]) -> list[Badge]:
-    """One badge a question, in the order a reader asks them."""
-    found = [_accuracy(tables["accuracy"]), _speed(records, tables["speed"]), _best(records), _ended(records)]
+def verdicts(records: Records, tables: Mapping[str, pd.DataFrame], whole: Records) -> list[Badge]:
+    """One badge a question, in the order a reader asks them; ``records`` are those of ``whole`` that are compared,
+    beside which it may hold searches."""
+    best = _best(records, "Best compared run" if len(records.runs) < len(whole.runs) else "Best run")
+    found = [_accuracy(tables["accuracy"]), _speed(records, tables["speed"]), best, _ended(whole)]
     return [badge for badge in (*found, *left_out_badge(records)) if badge is not None]
 
 
@@ -82,7 +84,7 @@ def _speed(records: Records, speed: pd.DataFrame) -> Badge:
     return Badge("Speed", "not measured", reason)
 
 
-def _best(records: Records) -> Badge | None:
+def _best(records: Records, name: str) -> Badge | None:
     """The finished run with the highest validation accuracy, or test accuracy where there is no validation split."""
     finished = records.runs[records.runs["status"] == "finished"]
     by = "val_accuracy" if finished["val_accuracy"].notna().any() else "test_accuracy"
@@ -96,9 +98,9 @@ def _best(records: Records) -> Badge | None:
     seed = [] if run["seed"] is None else [f"seed {run['seed']}"]
     note = ", ".join([str(run["model"]), str(run["backend"]), *chosen[:6], *seed])
     if by == "test_accuracy":
-        return Badge("Best run", f"{number(100 * run[by], 2)} % on the test split", f"{note}; chosen by test accuracy")
+        return Badge(name, f"{number(100 * run[by], 2)} % on the test split", f"{note}; chosen by test accuracy")
     test = "" if math.isnan(run["test_accuracy"]) else f"; test {number(100 * run['test_accuracy'], 2)} %"
-    return Badge("Best run by validation", f"{number(100 * run[by], 2)} %{test}", note)
+    return Badge(f"{name} by validation", f"{number(100 * run[by], 2)} %{test}", note)
 
 
 def _short(text: str) -> str:

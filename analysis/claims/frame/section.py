@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tidepool.analysis import page
-from tidepool.analysis.claims.frame.showing import CLAIMS_TITLE, SECTION, Shown, chapter
+from tidepool.analysis.claims.frame.record import read_table
+from tidepool.analysis.claims.frame.registry import claim_names
+from tidepool.analysis.claims.frame.showing import CLAIMS_TITLE, SECTION, Shown, shown
 
 
 def claims_under(paths: Sequence[Path | str]) -> list[Shown]:
@@ -14,12 +16,15 @@ def claims_under(paths: Sequence[Path | str]) -> list[Shown]:
 
     Raises RecordError, in one line, where rows cannot be read.
     """
-    folders = [folder for path in paths for folder in (Path(path), Path(path) / "claims") if folder.is_dir()]
-    found: dict[str, Shown] = {}
-    for folder in folders:
-        for claim in chapter(folder):
-            found.setdefault(claim.name, claim)
-    return list(found.values())
+    found = claim_tables(paths)
+    return [shown(name, read_table(found[name])) for name in claim_names() if name in found]
+
+
+def claim_tables(paths: Sequence[Path | str]) -> dict[str, Path]:
+    """The file of each claim's rows, by its name: of several the first."""
+    folders = [folder for path in paths for folder in (Path(path), Path(path) / "claims")]
+    files = [folder / f"{name}.csv" for folder in reversed(folders) for name in claim_names()]
+    return {file.stem: file for file in files if file.with_suffix(".json").is_file() and file.is_file()}
 
 
 def claims_section(claims: Sequence[Shown]) -> list[page.Section]:

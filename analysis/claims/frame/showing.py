@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,18 +41,15 @@ def chapter(folder: Path) -> list[Shown]:
 def shown(name: str, table: pd.DataFrame) -> Shown:
     claim = load_claim(name)
     verdict = claim.conclude(table)
-    return Shown(name, claim.title, verdict, drawing(name, table)[0], paragraphs(claim, verdict))
+    return Shown(name, claim.title, verdict, drawing(name, table), paragraphs(claim, verdict))
 
 
-def drawing(name: str, table: pd.DataFrame) -> tuple[Figure, bytes]:
-    """The claim's figure as the report takes it, and as a PNG of 160 dots an inch."""
+def drawing(name: str, table: pd.DataFrame) -> Figure:
+    """The claim's figure as the report takes it."""
     claim = load_claim(name)
     with styled():
         canvas = claim.draw(table)
-        drawn = figure(canvas, f"claim-{name}", SECTION, claim.caption)
-        png = io.BytesIO()
-        canvas.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return drawn, png.getvalue()
+        return figure(canvas, f"claim-{name}", SECTION, claim.caption)
 
 
 def paragraphs(claim: Claim, verdict: Verdict) -> tuple[str, ...]:
@@ -74,7 +70,11 @@ def write_conclusion(folder: Path, name: str) -> Verdict:
     table = read_table(folder / f"{name}.csv")
     claim = load_claim(name)
     verdict = claim.conclude(table)
-    drawn, png = drawing(name, table)
-    for ending, content in ((".md", text_of(claim, verdict).encode()), (".svg", drawn.svg.encode()), (".png", png)):
+    drawn = drawing(name, table)
+    for ending, content in (
+        (".md", text_of(claim, verdict).encode()),
+        (".svg", drawn.svg.encode()),
+        (".png", drawn.png),
+    ):
         write_atomically(folder / f"{name}{ending}", content)
     return verdict

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tidepool.analysis.claims.frame import claim_names, claims_under, load_claim
+from tidepool.analysis.claims.frame import claim_names, load_claim
 from tidepool.analysis.claims.frame.record import measured_cells, read_table
+from tidepool.analysis.claims.frame.section import claim_tables
 from tidepool.analysis.claims.frame.showing import chapter, text_of
 from tidepool.analysis.report import write_report
 from tidepool.records import read_json
@@ -74,6 +75,4 @@ def test_a_report_shows_the_chapter_beside_records_and_alone(tmp_path: Path) -> 
     for name in RECORDED:
         assert load_claim(name).title in page
         assert (tmp_path / "report" / "figures" / f"claim-{name}.svg").is_file()
-    assert [claim.name for claim in claims_under([RESULTS.parent, RESULTS])] == [
-        n for n in claim_names() if n in RECORDED
-    ]
+    assert claim_tables([RESULTS.parent, RESULTS]) == {name: RESULTS / f"{name}.csv" for name in RECORDED}
