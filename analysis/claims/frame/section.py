@@ -10,6 +10,8 @@ from tidepool.analysis.claims.frame.record import read_table
 from tidepool.analysis.claims.frame.registry import claim_names
 from tidepool.analysis.claims.frame.showing import CLAIMS_TITLE, SECTION, Shown, shown
 
+TONES = {"holds": "good", "holds in part": "warn", "does not hold": "bad", "undecided": ""}
+
 
 def claims_under(paths: Sequence[Path | str]) -> list[Shown]:
     """The claims recorded in each of `paths` or in its folder `claims`, one of each name. No torch.
@@ -34,8 +36,11 @@ def claims_section(claims: Sequence[Shown]) -> list[page.Section]:
 
 
 def claims_screen(claims: Sequence[Shown]) -> str:
-    """The first screen of a report about claims alone: a line a claim."""
-    return page.answers((claim.title, page.paragraphs([f"{claim.verdict.outcome}."])) for claim in claims)
+    """The first screen of a report about claims alone: a verdict a claim."""
+    return page.badges(
+        page.Badge(claim.name.replace("_", " "), claim.verdict.outcome, claim.title, TONES[claim.verdict.outcome])
+        for claim in claims
+    )
 
 
 def _parts(claim: Shown) -> list[str]:

@@ -72,6 +72,7 @@ def test_a_folder_without_claims_has_no_chapter(tmp_path: Path) -> None:
 def test_a_report_shows_the_chapter_beside_records_and_alone(tmp_path: Path) -> None:
     page = write_report([RESULTS], tmp_path / "report").read_text(encoding="utf-8")
     assert "CNNs, claim by claim" in page
+    assert "<dt>weight sharing</dt><dd>holds in part" in page
     for name in RECORDED:
         assert load_claim(name).title in page
         assert (tmp_path / "report" / "figures" / f"claim-{name}.svg").is_file()
