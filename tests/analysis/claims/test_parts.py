@@ -58,6 +58,8 @@ def test_occlusion_falls_where_the_class_is_read() -> None:
 
 def test_ascent_raises_the_response_and_images_are_ranked_by_it() -> None:
     layer = nn.Conv2d(1, 2, 3)
+    with torch.no_grad():  # the second filter answers to an upright edge
+        layer.weight[1] = torch.tensor([-1.0, 0.0, 1.0]).expand(1, 3, 3)
     before = most_exciting_input(layer, [1], (1, 8, 8), 0, steps=0)
     after = most_exciting_input(layer, [1], (1, 8, 8), 0, steps=20)
     assert layer(after)[0, 1].mean() > layer(before)[0, 1].mean() + 0.1
